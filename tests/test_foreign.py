@@ -9,9 +9,11 @@ import warnings
 import zipfile
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import gymnasium
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import SIGN, TEACHERS, make_teacher, real_teacher, sign_network
@@ -208,6 +210,14 @@ def test_vecnormalize_of_a_newer_protocol_is_read(tmp_path):
         assert (found.mean == envs.obs_rms.mean).all()
         assert (found.var == envs.obs_rms.var).all()
         assert (epsilon, clip) == (envs.epsilon, envs.clip_obs)
+
+
+def test_a_normalizers_number_of_many_digits_is_no_number(tmp_path):
+    envs, _ = vec_normalize(tmp_path)
+    envs.epsilon = 1 << 2000
+    envs.save(str(tmp_path / "vec.pkl"))
+    with pytest.raises(FileError, match="its 'epsilon' is not a number"):
+        vecnormalize.read(tmp_path / "vec.pkl")
 
 
 def test_a_normalizer_that_does_not_fit_is_refused(tmp_path):
@@ -634,6 +644,44 @@ def test_onnx_of_rl_games_acts_as_its_player_does(tmp_path):
     with pytest.raises(TeacherError, match="or scale where -1 to 1 stand"):
         load_teacher(path).fitted(wide)
     assert load_teacher(TeacherFile(str(path), squash="scale")).fitted(wide).action == wide.action
+
+
+@pytest.mark.parametrize("names", [("mean", "log_std"), ("mean", "std"), ("actions", "logstd"), ("mu", "sigma")])
+def test_onnx_of_a_mean_beside_its_spread_asks_what_comes_behind(tmp_path, names):
+    """CleanRL's SAC gives mean and log_std, and squashes what it drew of them: its mean was clipped without a word."""
+
+    class Actor(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean, self.spread = nn.Linear(3, 1), nn.Linear(3, 1)
+
+        def forward(self, obs):
+            return self.mean(obs), self.spread(obs)
+
+    path = write_onnx(tmp_path / "t.onnx", Actor(), torch.zeros(1, 3), outputs=names)
+    for output in (None, names[0]):
+        with pytest.raises(TeacherError, match="--squash"):
+            load_teacher(TeacherFile(path, output=output)).fitted(describe_env("Pendulum-v1"))
+    found = load_teacher(TeacherFile(path, squash="tanh")).fitted(describe_env("Pendulum-v1"))
+    assert found.squash == "tanh"
+
+
+def test_onnx_whose_divisor_lies_beside_it(tmp_path, monkeypatch):
+    """It was looked for in the working folder, where another file may have that name."""
+    (tmp_path / "there").mkdir()
+    path = Path(write_onnx(tmp_path / "t.onnx", Scaled(nature(), 255.0), torch.zeros(1, 4, 84, 84)))
+    onnx.save_model(
+        onnx.load(path), str(tmp_path / "there" / "t.onnx"), save_as_external_data=True, location="w", size_threshold=0
+    )
+    monkeypatch.chdir(tmp_path)
+    teacher = load_teacher(tmp_path / "there" / "t.onnx")
+    assert teacher.meta["pixels_divided_by"] == 1.0
+
+
+def test_onnx_of_a_cube_says_which_side_is_taken_for_the_channels(tmp_path):
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(512, 3))
+    path = write_onnx(tmp_path / "t.onnx", flat, torch.zeros(1, 8, 8, 8))
+    assert "are all 8: the first is taken" in load_teacher(TeacherFile(path, divisor=1.0)).meta["note"]
 
 
 def test_onnx_of_chosen_actions_is_refused(tmp_path):

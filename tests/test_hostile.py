@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.errors import DistilError, FileError
 from distilrl.heads import Categorical
-from distilrl.limits import MAX_BYTES, MAX_SEARCHED, MAX_SEARCHED_BYTES
+from distilrl.limits import MAX_BYTES, MAX_FOUND, MAX_SEARCHED, MAX_SEARCHED_BYTES, MAX_TENSORS
 from distilrl.networks import Network
 from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
@@ -238,6 +240,32 @@ def test_a_small_archive_does_not_unpack_to_a_long_search(tmp_path, monkeypatch)
     assert len(read) == MAX_SEARCHED_BYTES // (60 << 20)
 
 
+def test_names_of_a_pickle_are_looked_at_no_further_than_a_name_goes(tmp_path):
+    """All pairs of twenty texts, each of 100,000 characters, were kept before fifty of them were told."""
+
+    def text(value):
+        return b"X" + struct.pack("<I", len(value)) + value + b"\x94"
+
+    texts = b"".join(text(b"os.%d" % number + b"a" * 100_000) for number in range(20))
+    pairs = b"".join(b"h%ch%c\x93" % (one, other) for one in range(20) for other in range(20))
+    (tmp_path / "bare").write_bytes(b"\x80\x04" + texts + pairs + b".")
+    tracemalloc.start()
+    try:
+        assert len(dangerous(tmp_path / "bare")) == MAX_FOUND
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_paths_among_a_checkpoints_settings_are_harmless(tmp_path):
+    net = mlp()
+    torch.save({"model_state_dict": net.state_dict(), "args": {"out": Path("runs/x")}}, tmp_path / "t.pt")
+    assert not dangerous(tmp_path / "t.pt")
+    assert load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu")).outputs == 2
+    (tmp_path / "evil").write_bytes(b"cpathlib\nPath.write_text\n.")
+    assert dangerous(tmp_path / "evil") == ("pathlib.Path.write_text",)
+
+
 def test_each_dangerous_name_of_a_hostile_file_is_named_with_an_exit_code_of_its_own(tmp_path, capsys):
     mark = tmp_path / "was-here"
     torch.save({"a": Burglar(mark), "b": os.system}, tmp_path / "t.pt")
@@ -322,6 +350,23 @@ def test_safetensors_that_declare_more_than_they_hold_are_refused(tmp_path):
 
 
 # -- archives
+
+
+def test_of_tensors_no_more_are_read_than_a_policy_can_need(tmp_path):
+    safetensors.torch.save_file(
+        {f"n.{i}.weight": torch.zeros(1) for i in range(MAX_TENSORS + 1)}, tmp_path / "t.safetensors"
+    )
+    refused(tmp_path / "t.safetensors", "more than a policy can need")
+
+
+def test_a_zip_is_opened_no_more_often_than_it_is_read(tmp_path, monkeypatch):
+    """Its list of members, which may be long, was read anew for each tensor."""
+    made, genuine = [], zipfile.ZipFile.__init__
+    torch.save({f"n.{i}.weight": torch.zeros(2, 2) for i in range(30)}, tmp_path / "t.pt")
+    data = (tmp_path / "t.pt").read_bytes()
+    monkeypatch.setattr(zipfile.ZipFile, "__init__", lambda *a, **k: made.append(1) or genuine(*a, **k))
+    assert len(archive.read_state_dict(data, "t.pt")) == 30
+    assert len(made) == 2
 
 
 def test_a_bomb_among_torch_records_is_refused(tmp_path, monkeypatch):
@@ -441,6 +486,19 @@ def test_external_data_by_a_link_is_refused(tmp_path):
 def test_a_declared_tensor_of_10_gigabytes_is_refused(tmp_path):
     tensor = TensorProto(name="w", data_type=1, dims=[4, 625_000_000])
     refused(graph(tmp_path, [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor]), "more than a policy can need")
+
+
+def test_sparse_tensors_are_refused(tmp_path):
+    """218 bytes unfolded to half a billion numbers."""
+    values, places = (helper.make_tensor(name, kind, [1], [0]) for name, kind in (("s", 1), ("i", TensorProto.INT64)))
+    sparse = helper.make_sparse_tensor(values, places, [2**40])
+    path = Path(graph(tmp_path, [helper.make_node("Identity", ["x"], ["y"])]))
+    model = onnx.load(path)
+    model.graph.sparse_initializer.append(sparse)
+    path.write_bytes(model.SerializeToString())
+    refused(path, "sparse tensors")
+    constant = helper.make_node("Constant", [], ["c"], sparse_value=sparse)
+    refused(graph(tmp_path, [constant, helper.make_node("Identity", ["x"], ["y"])]), "sparse tensors")
 
 
 def test_a_computed_tensor_of_10_gigabytes_is_refused(tmp_path):

@@ -25,6 +25,7 @@ from distilrl.errors import FileError, SpecError, TeacherError
 from distilrl.evaluate import latency_us
 from distilrl.heads import head_for
 from distilrl.jobs import Job, make_config
+from distilrl.limits import MAX_CODE_BYTES
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.spaces import Bounds, Choices, EnvRef, read_observations
@@ -432,6 +433,18 @@ def test_torchscript_of_a_known_layout(tmp_path, activation, layers):
     numbers = played(teacher.fitted(ENV).policy, obs)
     same(numbers, written_out(module.memory, lambda seen: seen, module.actor, obs))
     same(numbers[:, 1], step_by_step(script, obs[:, 1:2]))
+
+
+def test_long_text_in_torchscript_is_not_looked_at(tmp_path):
+    """It was unpacked once for each layer, however long it was."""
+    scripted(tmp_path / "whole.pt", PolicyExporterLSTM())
+    whole = zipfile.ZipFile(tmp_path / "whole.pt")
+    with zipfile.ZipFile(tmp_path / "t.pt", "w", zipfile.ZIP_DEFLATED) as target:
+        for name in whole.namelist():
+            target.writestr(name, whole.read(name) + (b"#" * MAX_CODE_BYTES if name.endswith("activation.py") else b""))
+    assert load_teacher(tmp_path / "whole.pt").outputs == 2
+    with pytest.raises(FileError, match="its layout is not known"):
+        load_teacher(tmp_path / "t.pt")
 
 
 def of_rsl_rl(kind):

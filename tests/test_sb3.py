@@ -447,6 +447,18 @@ def test_spaces_are_read_as_they_are_printed():
         assert printed.action_spec(bad) is None
 
 
+def test_a_printed_space_that_goes_on_is_not_followed():
+    """Brackets that are not closed were followed to the end from each of them; sides were multiplied, each of 1e308."""
+    kind = {":type:": "<class 'gymnasium.spaces.dict.Dict'>"}
+    closed = "'a': Discrete(2), " * 50
+    assert [leaf.shape for leaf in printed.leaves(kind | {"spaces": "{" + closed + "}"})] == [(2,)] * 50
+    assert printed.leaves(kind | {"spaces": "{" + "'a': Discrete(" * 30_000 + "}"}) is None
+    assert printed.leaves(kind | {"spaces": "{" + "'a': Discrete(" * 30_000 + ")" * 30_000 + "}"})
+    box = {":type:": "<class 'gymnasium.spaces.box.Box'>", "low": "[0.]", "high": "[1.]"}
+    assert printed.leaves(box | {"shape": [1e308] * 30_000}) is None
+    assert printed.action_spec(box | {"shape": [1] * 65}) is None
+
+
 def edited(path, target, **changes):
     """A zip with other fields in ``data``."""
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w") as out:

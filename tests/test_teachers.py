@@ -15,6 +15,7 @@ from conftest import SIGN, make_teacher, real_teacher, sign_network
 from torch import nn
 
 from distilrl.checkpoints import load_network, save_network
+from distilrl.cli import main
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import FileError, TeacherError
 from distilrl.heads import Categorical
@@ -230,6 +231,25 @@ def test_damage_to_our_format_is_refused(tmp_path, random_network, harm):
         (folder / "spec.json").write_text(json.dumps(spec | {"network": spec["network"] | {"outputs": 7}}))
     with pytest.raises(FileError):
         load_network(folder)
+
+
+def test_what_we_say_of_a_teacher_no_file_says(tmp_path, random_network, capsys):
+    """A spec.json of somebody else's, whose members were a text, was an error of ours."""
+    save_network(tmp_path / "n", random_network, Categorical(Choices((2,))), name="teacher")
+    spec = json.loads((tmp_path / "n" / "spec.json").read_text())
+    told = {"of_members": "x", "observation": 7, "library": ["SB3"], "note": 1, "dangerous": True, "env": "Mine-v0"}
+    (tmp_path / "n" / "spec.json").write_text(json.dumps(spec | told))
+    teacher = load_teacher(tmp_path / "n")
+    assert teacher.members == {}
+    assert teacher.meta == {
+        "library": "distilrl",
+        "algorithm": None,
+        "version": None,
+        "not_executed": [],
+        "env": "Mine-v0",
+    }
+    assert main(["inspect", str(tmp_path / "n")]) == 0
+    assert "Mine-v0" in capsys.readouterr().out
 
 
 def test_a_network_that_goes_on_being_trained_is_left_alone():

@@ -179,8 +179,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, 
     write_bytes(path, data.replace(UNSEALED.encode(), hashlib.sha256(data).hexdigest().encode(), 1))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads a safetensors file: its tensors and the state that `save_tensors` put beside them.
+def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a safetensors file: its tensors, ``most`` at most, and the state that `save_tensors` put beside them.
 
     Raises:
         FileError: missing, truncated or of another format.
@@ -188,6 +188,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         check_regular(path)
         with safetensors.safe_open(str(path), framework="pt") as file:
+            if most is not None and len(file.keys()) > most:
+                raise ValueError(f"it holds {len(file.keys())} tensors, more than a policy can need")
             # copies: a file that stays mapped cannot be replaced on Windows
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
             state = parse_json((file.metadata() or {}).get("state", "{}"))

@@ -9,6 +9,8 @@ MAX_BYTES = 1 << 30
 """A policy's file, or what an archive unpacks to: ten times the largest network that was distilled here."""
 MAX_PICKLE_BYTES = 64 << 20
 """A pickle; the numbers of tensors are not in it."""
+MAX_CODE_BYTES = 1 << 17
+"""The text of a TorchScript module, which is looked at for each layer: fifteen times the longest that was met."""
 MAX_SPEC_BYTES = 1_000_000
 """A spec.json, which names a network's sizes; the longest that there is has a few thousand bytes."""
 MAX_JSON_BYTES = 1 << 28

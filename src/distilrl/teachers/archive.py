@@ -1,5 +1,6 @@
 """Foreign archives and state dicts: sizes are checked before anything is unpacked, nothing in them is executed."""
 
+import functools
 import io
 import lzma
 import math
@@ -17,7 +18,14 @@ import torch
 from torch import Tensor
 
 from distilrl.errors import FileError
-from distilrl.limits import MAX_BYTES, MAX_DIRECTORY_BYTES, MAX_MEMBERS, MAX_PICKLE_BYTES, MAX_TENSORS
+from distilrl.limits import (
+    MAX_BYTES,
+    MAX_CODE_BYTES,
+    MAX_DIRECTORY_BYTES,
+    MAX_MEMBERS,
+    MAX_PICKLE_BYTES,
+    MAX_TENSORS,
+)
 from distilrl.teachers import pickles
 from distilrl.text import first_line
 
@@ -39,6 +47,7 @@ ZIP_ERRORS = (
     NotImplementedError,
     RuntimeError,
     ValueError,
+    OverflowError,
     zlib.error,
     lzma.LZMAError,
     MemoryError,
@@ -291,10 +300,11 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
                 raise unknown_script(label) from None
             raise
 
+    again = zipfile.ZipFile(io.BytesIO(data))  # once for all storages: its list, which may be long, was read above
+
     def member(name: str, size: int) -> bytes:
         try:
-            with opened(data) as archive:
-                return _read(archive, name, size) if name in members else b""
+            return _read(again, name, size) if name in members else b""
         except ZIP_ERRORS as error:
             raise FileError(
                 f"{label} is not readable ({first_line(error)}): it may be truncated, copy it again."
@@ -303,9 +313,13 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
     def raw(storage: pickles.Storage) -> bytes:
         return member(f"{prefix}data/{storage.key}", storage.numel * storage.dtype.itemsize)
 
+    @functools.cache
+    def text(name: str) -> str:
+        size = members[name].file_size if name in members else 0
+        return member(name, size).decode(errors="replace") if size <= MAX_CODE_BYTES else ""
+
     def code(kind: str) -> str:
-        name = f"{prefix}code/{kind.rpartition('.')[0].replace('.', '/')}.py"
-        return member(name, members[name].file_size if name in members else 0).decode(errors="replace")
+        return text(f"{prefix}code/{kind.rpartition('.')[0].replace('.', '/')}.py")
 
     return Checkpoint(reader.loaded, label, raw, code, left=MAX_BYTES, script=script)
 

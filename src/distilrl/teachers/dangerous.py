@@ -15,7 +15,15 @@ from pathlib import Path
 
 from distilrl.errors import FileError
 from distilrl.files import read_regular
-from distilrl.limits import MAX_DEPTH, MAX_FOUND, MAX_OPCODES, MAX_PICKLE_BYTES, MAX_SEARCHED, MAX_SEARCHED_BYTES
+from distilrl.limits import (
+    MAX_DEPTH,
+    MAX_FOUND,
+    MAX_KEY,
+    MAX_OPCODES,
+    MAX_PICKLE_BYTES,
+    MAX_SEARCHED,
+    MAX_SEARCHED_BYTES,
+)
 from distilrl.plain import parse_json
 from distilrl.teachers.archive import ZIP_ERRORS, opened
 from distilrl.text import legible
@@ -40,6 +48,13 @@ FUNCTIONS = frozenset(
     )
 )  # fmt: skip
 """The same of packages most of which is harmless."""
+PATHS = frozenset(
+    f"{module}.{kind}{name}"
+    for module in ("pathlib", "pathlib._local")
+    for kind in ("", "Pure")
+    for name in ("Path", "PosixPath", "WindowsPath")
+)
+"""Names of files as settings hold them: to build one touches nothing."""
 OLD = {"__builtin__": "builtins", "_operator": "operator", "posixpath": "os", "ntpath": "os"}
 
 
@@ -54,14 +69,20 @@ def dangerous(path: Path) -> tuple[str, ...]:
         data = read_regular(path, 4 * MAX_PICKLE_BYTES)
     except (FileError, OSError):
         return ()
-    found = dict.fromkeys(_Search().in_bytes(data, "", MAX_DEPTH))  # each once, in their order
-    return tuple(legible(name, 200) for name in found)[:MAX_FOUND]
+    found: dict[str, None] = {}  # each once, in their order
+    for name in _Search().in_bytes(data, "", MAX_DEPTH):
+        found[name] = None
+        if len(found) == MAX_FOUND:
+            break
+    return tuple(legible(name, 200) for name in found)
 
 
 def is_dangerous(name: str) -> bool:
     """Whether the function of this full name is on the list."""
     package, _, rest = name.partition(".")
     package = OLD.get(package, package)
+    if name in PATHS:
+        return False
     return package in MODULES or f"{package}.{rest}" in FUNCTIONS or "?" in name
 
 
@@ -129,11 +150,11 @@ class _Search:
                         return
                     code = opcode.name
                     if code in ("GLOBAL", "INST"):
-                        yield ".".join(str(argument).split(" ", 1))
+                        yield ".".join(str(argument)[:MAX_KEY].split(" ", 1))
                     elif code == "STACK_GLOBAL":
                         yield ".".join(texts[-2:]) if len(texts) > 1 else "?"
                     if "UNICODE" in code or "STRING" in code:
-                        last = str(argument)
+                        last = str(argument)[:MAX_KEY]  # a name that is longer begins with the same package
                         texts = [*texts[-1:], last]
                     elif code == "MEMOIZE" or "PUT" in code:
                         if last is not None:

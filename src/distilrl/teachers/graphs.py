@@ -56,6 +56,8 @@ def check_graph(onnx: Any, model: Any, path: Path, output: str | None = None) ->
     beside = drawn_beside(model, output) if output is not None else set()
     for graph in graphs_in(model):
         constants = {t.name: t for t in getattr(graph, "initializer", ())}
+        if _sparse(graph):
+            raise FileError(f"{path} holds sparse tensors, which may unfold to any size: export it with dense weights.")
         for node in graph.node:
             if node.domain not in DOMAINS | own:
                 raise FileError(
@@ -118,7 +120,9 @@ def _drops(onnx: Any, node: Any, constants: dict[str, Any]) -> bool:
     if len(node.input) < 3 or not node.input[2]:
         return False
     mode = constants.get(node.input[2])
-    return mode is None or bool(onnx.numpy_helper.to_array(mode).any())
+    if mode is None or mode.data_location == onnx.TensorProto.EXTERNAL:
+        return True
+    return bool(onnx.numpy_helper.to_array(mode).any())
 
 
 def _outputs(graph: Any) -> list[Any]:
@@ -241,6 +245,12 @@ def _asked(node: Any) -> set[str]:
     """What a node and the graphs inside it read; names that are a graph's own do no harm."""
     inside = (one for attribute in node.attribute for graph in (attribute.g, *attribute.graphs) for one in graph.node)
     return {name for name in node.input if name}.union(*map(_asked, inside))
+
+
+def _sparse(graph: Any) -> bool:
+    """Whether a graph or one of its nodes holds a sparse tensor."""
+    held = (one.HasField("sparse_tensor") or one.sparse_tensors for node in graph.node for one in node.attribute)
+    return bool(getattr(graph, "sparse_initializer", ())) or any(held)
 
 
 def tensors_in(graph: Any) -> Iterator[Any]:

@@ -26,6 +26,13 @@ OURS = (
     "layers",
     "network",
     "not_executed",
+    "library",
+    "algorithm",
+    "version",
+    "observation",
+    "of_members",
+    "note",
+    "dangerous",
 )
 """What is said of a teacher by us, and not by its file."""
 
@@ -33,7 +40,8 @@ OURS = (
 def _tree(path: Path) -> Teacher:
     """A decision tree of ours."""
     tree, about = load_tree(path)
-    meta: dict[str, Any] = {"library": "distilrl", "algorithm": "viper", "version": None, "not_executed": []} | about
+    meta: dict[str, Any] = {"library": "distilrl", "algorithm": "viper", "version": None, "not_executed": []}
+    meta |= {k: v for k, v in about.items() if k not in OURS}
     head = tree.head.to_json()
     return Teacher(
         TreePolicy(tree),

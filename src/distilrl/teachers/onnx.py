@@ -7,6 +7,7 @@ refused before onnxruntime sees it. Needs the extra ``onnx``.
 import functools
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ DTYPES: dict[str, type[np.generic]] = {
 }
 VALUE_NAMES = ("action_values", "q_values", "q", "logits", "action_logits", "policy_logits")
 ACTION_NAMES = ("deterministic_continuous_actions", "continuous_actions", "actions", "action", "mu", "mean")
+SPREAD = re.compile(r"(?:^|[^a-z])(?:log_?)?(?:std|stddev|sigma|scale)s?$", re.IGNORECASE)
+"""Names of what stands beside a mean where a policy draws its actions."""
 MOST_SAID = 16
 """Notes of whoever exported a file that are kept."""
 
@@ -285,6 +288,10 @@ def _load(file: TeacherFile) -> Teacher:
     # rl_games' own player scales what its network gives to the bounds, and an exported network does not
     of_games = output == "mu" and any(value.name in ("log_std", "sigma") for value in model.graph.output)
     bounded = kind in (None, "mean") and (of_games or last_step(model, output) == "Tanh")
+    # what is squashed behind a mean is not in a graph that gives mean and spread; rl_games, above, clips
+    beside = any(SPREAD.search(name) for name in others)
+    if len(shape) == 4 and len(set(shape[1:])) == 1:
+        meta["note"] = f"The sides of its picture are all {shape[1]}: the first is taken for the channels."
     if others and file.output is None:
         meta["note"] = f"It is read as '{output}'; {', '.join(others)[:80]} are as many numbers (--teacher-output)."
     policy = RememberingOnnx(path, seen, output, session, slots) if slots else OnnxPolicy(path, seen, output, session)
@@ -299,7 +306,7 @@ def _load(file: TeacherFile) -> Teacher:
         outputs,
         params,
         # a graph of a mean acts as it is; of a mean and a deviation nobody knows what was left out behind them
-        squash=file.own_squash or (None if bounded or kind == "gaussian" else "clip"),
+        squash=file.own_squash or (None if bounded or beside or kind == "gaussian" else "clip"),
         scaled=file.scaled,
         bounded=bounded,
     )
@@ -350,7 +357,7 @@ def _divisor(file: TeacherFile, model: Any, rank: int, dtype: type[np.generic]) 
     if any(
         min(abs(v - 255.0), abs(v - 1 / 255)) < 1e-4 * v
         for t in scalars
-        if (v := float(onnx.numpy_helper.to_array(t).reshape(-1)[0])) > 0
+        if (v := float(onnx.numpy_helper.to_array(t, str(Path(file.path).parent)).reshape(-1)[0])) > 0
     ):
         return 1.0
     raise FileError(

@@ -136,6 +136,7 @@ TORCH: dict[tuple[str, str], type] = {
     ("torch._utils", "_rebuild_parameter"): ParameterOf,
     **{(module, name): kind for module in ("torch", "torch.cuda") for name, kind in _KINDS.items()},
     **{("torch", name): Inert for name in ("Size", "device", "float32", "float64", "int64")},
+    **{(module, f"{system}Path"): Inert for module in ("pathlib", "pathlib._local") for system in ("Posix", "Windows")},
 }
 """What a torch file may ask for."""
 SCRIPT: dict[tuple[str, str], type] = {

@@ -11,6 +11,8 @@ from distilrl.errors import SpecError
 from distilrl.limits import MAX_PRINTED
 from distilrl.spaces import SMALLEST_IMAGE, ActionSpec, Bounds, Choices, channels_last, in_front
 
+MOST_SIDES = 64
+"""Sides of a space."""
 _NUMBER = re.compile(r"[+-]?(?:inf|\d{1,30}\.?\d{0,30}(?:e[+-]?\d{1,3})?|\.\d{1,30})", re.IGNORECASE)
 _SPACE = re.compile(r"'([^']{1,100})'(?:: |, )(Box|Discrete|MultiBinary|MultiDiscrete)\(")
 
@@ -103,7 +105,10 @@ def _shape(space: dict[str, Any]) -> tuple[int, ...]:
     shape = space.get("shape", space.get("_shape"))
     if shape is None and "n" in space:
         shape = space["n"]
-    sides = tuple(_whole(n) for n in (shape if isinstance(shape, list) else [shape]))
+    listed = shape if isinstance(shape, list) else [shape]
+    if len(listed) > MOST_SIDES:
+        raise ValueError(f"a space of {len(listed)} sides")
+    sides = tuple(_whole(n) for n in listed)
     if math.prod(sides) > MAX_PRINTED:
         raise ValueError(f"a space of shape {sides}")
     return sides
@@ -145,9 +150,10 @@ def _numbers(text: Any) -> list[float] | None:
 def _dict(text: str) -> list[Leaf] | None:
     """Parts of a Dict, printed as ``{'a': Box(-1.0, 1.0, (3,), float32), 'b': Discrete(4)}``."""
     found = []
-    rest = _SPACE.sub("", text)
-    for match in _SPACE.finditer(text):
+    rest, end = _SPACE.sub("", text), 0
+    while (match := _SPACE.search(text, end)) is not None:
         body = _within(text, match.end())
+        end = match.end() + len(body)
         if match[2] == "Box":
             tail = re.search(r"\((\d[\d, ]{0,60})\), (\w+)$", body)
             if tail is None:
@@ -168,10 +174,14 @@ def _box(key: str, shape: tuple[int, ...], dtype: str, full: bool) -> Leaf:
 
 
 def _within(text: str, start: int) -> str:
-    """What follows an opening bracket, up to its closing one."""
+    """What follows an opening bracket, up to its closing one.
+
+    Raises:
+        ValueError: there is none.
+    """
     depth = 1
     for end in range(start, len(text)):
         depth += {"(": 1, ")": -1}.get(text[end], 0)
         if depth == 0:
             return text[start:end]
-    return text[start:]
+    raise ValueError("a bracket that is not closed")

@@ -16,6 +16,7 @@ from distilrl.checkpoints import read_tensors
 from distilrl.errors import FileError
 from distilrl.files import digest
 from distilrl.heads import Kind, Squash
+from distilrl.limits import MAX_TENSORS
 from distilrl.spaces import ActionSpec
 from distilrl.specs import NATURE_KERNELS, NetworkSpec
 from distilrl.teachers import cleanrl, recurrent, robots, torchscript
@@ -123,7 +124,8 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
     """The network of a file, by the names of what is in it."""
     label = file.path
     if path.suffix == ".safetensors":
-        return _from_state(file, {bare(n): t for n, t in checked(read_tensors(path)[0], label).items()}, label)
+        tensors = checked(read_tensors(path, MAX_TENSORS)[0], label)
+        return _from_state(file, {bare(name): tensor for name, tensor in tensors.items()}, label)
     checkpoint = read_checkpoint(path.read_bytes(), label)
     if checkpoint.script:
         file.check_options("kind", "squash")
@@ -346,10 +348,9 @@ def _without_spreads(names: list[str], shapes: dict[str, torch.Size]) -> list[st
 def _without_critics(names: list[str], state: dict[str, Tensor], label: str) -> list[str]:
     """Names of layers without those of one output beside an acting head, ``value_head`` beside ``action_head``."""
     widths = {name: state[f"{name}.weight"].shape for name in names if "." not in name}
-    critics = [name for name, shape in widths.items() if shape[0] == 1 and re.search(NOT_ACTING, name)]
-    beside = [
-        name for name in widths if name not in critics and any(widths[name][1:] == widths[one][1:] for one in critics)
-    ]
+    critics = {name for name, shape in widths.items() if shape[0] == 1 and re.search(NOT_ACTING, name)}
+    read = {widths[name][1:] for name in critics}
+    beside = [name for name in widths if name not in critics and widths[name][1:] in read]
     if any(re.search(r"(^|_)adv", name) for name in beside):
         raise FileError(f"{label} has a stream of values and one of advantages: export the policy to ONNX.")
     return [name for name in names if name not in critics] if beside else names

@@ -250,9 +250,13 @@ def _number(value: Any, path: Path, name: str) -> float:
             value = float(np.frombuffer(value.args[1], _dtype(value.args[0]))[0])
         except (TypeError, ValueError, IndexError):
             value = None
-    if not isinstance(value, int | float) or not np.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # a whole number of more digits
+        number = math.nan
+    if not math.isfinite(number):
         raise FileError(f"{path}: its '{name}' is not a number: the file is damaged.")
-    return float(value)
+    return number
 
 
 def _dtype(value: Any) -> np.dtype[Any]:
