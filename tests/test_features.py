@@ -464,31 +464,6 @@ def test_a_student_is_pruned_whatever_it_sees(env, network, wide, more):
     assert train(config, teacher).network.spec.hidden == (4,)
 
 
-def learner(width, scales=(1.0, 1.0), **optim):
-    """A learner of one student of so many units, that sees two numbers."""
-    spec, terms = NetworkSpec((2,), 2, hidden=(width,)), (term("forward_kl"),)
-    head = student_head(Choices((2,)))
-    made = make_pupils(
-        [spec], [head], [None], terms, StudentConfig(f"mlp:{width}"), torch.Generator(), torch.device("cpu")
-    )
-    made[0].standardise(torch.zeros(2), torch.tensor(scales))
-    return Learner(made, terms, OptimConfig(**optim))
-
-
-def test_pruning_ranks_units_as_the_student_sees_its_inputs():
-    """A number that hardly varies has weights a hundred times as large in what ships: the weaker unit was kept."""
-    wide, narrow = learner(2, (100.0, 1.0)), learner(1)
-    student = wide.pupils[0].student
-    with torch.no_grad():
-        student.layers[0].weight.copy_(torch.tensor([[0.1, 0.0], [0.0, 2.0]]))
-        student.layers[2].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
-        for layer in (student.layers[0], student.layers[2]):
-            layer.bias.zero_()
-    wide.pupils[0].adopt()
-    narrow.continue_from(wide)
-    torch.testing.assert_close(narrow.pupils[0].student.layers[0].weight, torch.tensor([[0.0, 2.0]]))
-
-
 @pytest.mark.parametrize("how", [{}, {"reused_head": True}, {"dueling": True}])
 def test_parameters_of_several_students_are_those_that_ship(how):
     specs = [NetworkSpec((d,), d, hidden=(16,), dueling="dueling" in how) for d in (2, 3)]

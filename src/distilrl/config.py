@@ -118,7 +118,8 @@ class DataConfig:
     """Draw states by (what a mistake costs there)^this: the teacher's value gap, or how fast its critic falls; 0:
     uniformly."""
     priority_exponent: float = 0.0
-    """Draw transitions by (TD error)^this, corrected by importance weights (Schaul et al. 2016); 0: not."""
+    """Draw transitions by (TD loss)^this, corrected by importance weights; 0: not. Of an error below 1 the loss is half
+    its square, so that 0.5 is what 1 is to Schaul et al. (2016)."""
     for_learning: bool = False
     """In ALE, learn from rewards clipped to their sign and let a lost life end the episode, while the game goes on;
     checks and verdict never do."""
@@ -154,7 +155,7 @@ class OptimConfig:
     learning_rate: float = 3e-3
     """Peak learning rate; it decays to 0 over the budget as a cosine."""
     max_grad_norm: float = 10.0
-    """Gradients are scaled down to this norm."""
+    """The gradients of the students are scaled down to this norm; those of projectors beside them are not."""
     average: float = 0.99
     """Decay per update of the weight average that is evaluated and shipped; 0: the last weights."""
     target_every: int = 250

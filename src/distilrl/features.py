@@ -267,9 +267,7 @@ class FeatureMaps(nn.Module):
         return {path: raw[path] / scale for path, scale in zip(self.teacher_paths, self.scales, strict=True)}
 
 
-def start_from(
-    student: Network, teacher: nn.Module, how: Start, head_factor: float = 1.0, *, ranked_by: Network | None = None
-) -> list[str]:
+def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: float = 1.0) -> list[str]:
     """Starts a student from its teacher's weights, projected to its widths layer by layer, as far as the two are built
     alike.
 
@@ -284,8 +282,6 @@ def start_from(
         teacher: a `Network`.
         how: ``svd`` or ``strongest``.
         head_factor: multiplies the head, 1/τ for a student trained on the scale of Q/τ.
-        ranked_by: the same function as the teacher, whose weights say instead how strong its units are: for
-            standardised inputs, a number that hardly varies does not make a unit strong.
 
     Returns:
         The student's layers that were set.
@@ -302,21 +298,17 @@ def start_from(
     if not isinstance(teacher, Network) or teacher.spec.blocks or student.spec.blocks:
         raise SpecError("Only a teacher of dense layers and plain convolutions gives a start: leave 'start' at new.")
     ours, theirs, basis = _weighted(student), _weighted(teacher), _entry(student, teacher)
-    telling = _weighted(ranked_by) if ranked_by is not None else theirs
     done: list[str] = []
     own: list[tuple[nn.Parameter, Tensor]] = []
     new = torch.zeros(0, dtype=torch.bool)
     # -- the layers before the head, as long as they are alike
-    pairs = zip(ours[:-1], theirs[:-1], telling[:-1], theirs[1:], strict=False)
-    for (name, mine), (_, other), (_, tells), (_, following) in pairs:
+    for (name, mine), (_, other), (_, following) in zip(ours[:-1], theirs[:-1], theirs[1:], strict=False):
         if not _alike(mine, other):
             break
         onward = plain_layer(following)[0].flatten(1)
         onward = onward[:, : onward.shape[1] - _passing_by(teacher, following)]
         past = _passing_by(teacher, other)
-        strength = _through(plain_layer(tells)[0], basis, past).norm(dim=1)
-        strength = strength * onward.reshape(len(onward), len(strength), -1).norm(dim=(0, 2))
-        basis, of_teacher = _project(cast("Layer", mine), cast("Layer", other), strength, basis, how, past)
+        basis, of_teacher = _project(cast("Layer", mine), cast("Layer", other), onward, basis, how, past)
         if not done:
             own = [(p, p.detach()[~of_teacher].clone()) for p in mine.parameters()]
             new = ~of_teacher
@@ -395,16 +387,14 @@ def _alike(mine: nn.Module, other: nn.Module) -> bool:
     return isinstance(mine, nn.Linear) and isinstance(other, nn.Linear)
 
 
-def _project(
-    mine: Layer, other: Layer, strength: Tensor, basis: Tensor, how: Start, past: int
-) -> tuple[Tensor, Tensor]:
+def _project(mine: Layer, other: Layer, onward: Tensor, basis: Tensor, how: Start, past: int) -> tuple[Tensor, Tensor]:
     """Sets one layer from the teacher's; returns the basis (teacher's units, student's units) of what it gives, and
     which of the student's units (student's units,) were set.
 
     Args:
         mine: the student's.
         other: the teacher's.
-        strength: (teacher's units,) product of the norms of their weights in and out.
+        onward: weights (·, teacher's units · positions) with which the teacher's next layer reads it.
         basis: of what it reads, (teacher's units, student's units).
         how: ``svd`` or ``strongest``.
         past: numbers that it reads beside them.
@@ -420,6 +410,7 @@ def _project(
                 left.sum(0) < 0, -1.0, 1.0
             )  # ReLU lets positive features through
         else:
+            strength = weight.norm(dim=1) * onward.reshape(len(onward), outputs, -1).norm(dim=(0, 2))
             chosen = strength.topk(width).indices.sort().values
             out[chosen, torch.arange(width, device=weight.device)] = 1.0
         used = out.norm(dim=0) > 0  # a student wider than its teacher keeps the rest as it is

@@ -218,7 +218,8 @@ class Learner:
         of updates.
 
         The optimiser starts anew; its moments are of weights that are gone. Its rate does not warm up again, which
-        costs short runs more than the first steps do.
+        costs short runs more than the first steps do. Units are ranked by their weights for raw observations: by those
+        for standardised ones CartPole's students of two units fall over more often.
         """
         (mine,), (before,) = self.pupils, wide.pupils
         source = copy.deepcopy(before.average)
@@ -227,7 +228,7 @@ class Learner:
             network.standardise_as(before.student)
         mine.set_temperature(before.temperature)
         mine.set_units(before.units)
-        start_from(mine.student, source, "strongest", ranked_by=before.average)
+        start_from(mine.student, source, "strongest")
         mine.adopt()
         self.updates = wide.updates
         if mine.maps is not None and before.maps is not None:

@@ -260,7 +260,7 @@ class Replay:
         return (weight / weight.max()).float().to(self.device)
 
     def set_priorities(self, index: Tensor, errors: Tensor, exponent: float) -> None:
-        """From now on states are drawn by (|error| + 0.001)^exponent, both (B,)."""
+        """From now on states are drawn by (|error| + 0.001)^exponent, both (B,); ``errors`` are TD losses."""
         priority = (doubled(errors).abs() + 1e-3).pow(exponent)
         self._draws.weigh_each(index, priority)
         self._newest = max(self._newest, float(priority.max()))
