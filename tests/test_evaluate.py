@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from distilrl.acceptance import accept
 from distilrl.collect import Behaviour
-from distilrl.comparison import Comparison, compare, in_words
+from distilrl.comparison import Comparison, compare, in_words, played_once
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Game, Play
 from distilrl.errors import EnvError, NotFiniteError, SpecError, TeacherError
@@ -599,12 +599,13 @@ def test_a_teacher_is_played_once_for_all_students_of_a_plan(sign_teacher, monke
         return honest(policy, *given, **named)
 
     monkeypatch.setattr("distilrl.comparison.play", noted)
-    found = [
-        compare(
-            teacher, policy_of(one), HOW, Comparison(20, 20, 20), instances.acceptance(), describe_env(EnvRef(SIGN))
-        )
-        for one in (sign_network(), sign_network(-1.0))
-    ]
+    with played_once():  # as a plan's folder is held
+        found = [
+            compare(
+                teacher, policy_of(one), HOW, Comparison(20, 20, 20), instances.acceptance(), describe_env(EnvRef(SIGN))
+            )
+            for one in (sign_network(), sign_network(-1.0))
+        ]
     assert played.count(True) == 3
     assert played.count(False) == 6
     assert found[0].teacher == found[1].teacher

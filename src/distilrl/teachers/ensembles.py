@@ -22,7 +22,7 @@ Combine = Literal["mean", "best"]
 
 
 def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "mean") -> Teacher:
-    """Several teachers of one environment as one; of real actions it has no critic, so that its states are drawn evenly.
+    """Several teachers of one environment as one; of real actions it has no critic, so that states are drawn evenly.
 
     Args:
         teachers: at least two, each with its own preprocessing.
