@@ -14,8 +14,8 @@ import sys
 import time
 from typing import Any
 
-from fields import OUT, RUNS, counted, fields, lost, number, results_in, run_or_go_on, verdict_in_words
-from lines import fill, machine, made
+from fields import OUT, RUNS, counted, fields, lost, number, results_in, verdict_in_words
+from lines import fill, machine, made, run_or_go_on
 
 from distilrl.files import read_json
 

@@ -24,15 +24,13 @@ from typing import Any
 
 import numpy as np
 from field_rows import Field, Row
-from lines import RESULTS, fill, jobs_of, machine, made, taken
+from lines import RESULTS, fill, jobs_of, machine, made, run_or_go_on, taken
 
-from distilrl import EnvRef, Job, export_policy, stats, trust
-from distilrl.cli import main as distilrl
+from distilrl import EnvRef, export_policy, stats, trust
 from distilrl.episodes import Episodes
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.files import read_json
 from distilrl.measures import Mean
-from distilrl.runs import RunFolder
 from distilrl.verdict import HOLDS, Result, in_words
 from distilrl.verdict import RESULTS as WORST_FIRST
 
@@ -96,16 +94,6 @@ def _run(row: Row, student: str, seed: int, out: Path) -> dict[str, Any]:
     shutil.rmtree(out)
     played = {"integers": cards["int8"]["played"]["policy.c"]} if "int8" in cards else {}
     return {"results": results, "exports": {target: _bytes(card) for target, card in cards.items()}} | played
-
-
-def run_or_go_on(words: list[str], out: Path) -> None:
-    """Runs a command, whose folder is ``out``; what was killed there goes on."""
-    if (out / "config.json").is_file():
-        job = Job.from_json(RunFolder(out).read_config())
-        trust(*job.train.env.modules, *(job.verdict_env.modules if job.verdict_env else ()))
-        words = [words[0], "--resume", str(out)]
-    if distilrl(words) not in (0, 1, 3):
-        sys.exit(f"distilrl {shlex.join(words)}: see above.")
 
 
 def results_in(run: Path) -> dict[str, Any]:

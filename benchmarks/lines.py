@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -18,8 +19,11 @@ from typing import Any
 
 import torch
 
+from distilrl import Job, trust
+from distilrl.cli import main
 from distilrl.files import read_json, write_json
 from distilrl.provenance import processor
+from distilrl.runs import RunFolder
 
 RESULTS = Path(__file__).parent / "results"
 """Raw results, wherever a script is started."""
@@ -55,6 +59,23 @@ def teacher_file(folder: Path, name: str) -> Path:
     return Path(name) if name.startswith("zoo/") else folder / name
 
 
+def run_or_go_on(words: list[str], out: Path) -> None:
+    """Runs a command of distilrl, whose folder is ``out``; what was killed there goes on, if it is of this command."""
+    said = out.with_name(f"{out.name}.command")
+    if (out / "config.json").is_file():
+        if not said.is_file() or said.read_text() != shlex.join(words):
+            sys.exit(f"{out} was not begun by this command: move it away.\n{shlex.join(words)}")
+        job = Job.from_json(RunFolder(out).read_config())
+        trust(*job.train.env.modules, *(job.verdict_env.modules if job.verdict_env else ()))
+        code = main([words[0], "--resume", str(out)])
+    else:
+        said.parent.mkdir(parents=True, exist_ok=True)
+        said.write_text(shlex.join(words))
+        code = main(words)
+    if code not in (0, 1, 3):
+        sys.exit(f"distilrl {shlex.join(words)}: see above.")
+
+
 def made(path: Path) -> list[dict[str, Any]]:
     """Lines that are there."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -62,24 +83,32 @@ def made(path: Path) -> list[dict[str, Any]]:
 
 def fill(path: Path, function: Callable[..., dict[str, Any]], keys: Iterable[dict[str, Any]], jobs: int = 1) -> None:
     """Appends ``key | function(**key)`` for each key that no line has, as they end; ``function`` is one of a module."""
-    there = made(path)
-    missing = [key for key in keys if not any(key.items() <= row.items() for row in there)]
+    known = made(path)
+    missing = [key for key in keys if not there(path, key, known)]
     path.parent.mkdir(parents=True, exist_ok=True)
     if missing and not (path.parent / "machine.json").exists():
         machine(path.parent)  # a script that needs more packages than these has written its own before
     if jobs == 1:
         for key in missing:
-            _append(path, key | _line(function, key))
+            if not there(path, key):  # another lane may have made it meanwhile
+                _append(path, key | _line(function, key))
         return
     # processes that stay: what a function keeps, such as a teacher and its acceptance, serves all lines of one
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_queue) as executor:
         ended = {executor.submit(_line, function, key): key for key in missing}
         try:
             for future in as_completed(ended):
-                _append(path, ended[future] | future.result())
+                row = future.result()
+                if not there(path, ended[future]):
+                    _append(path, ended[future] | row)
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
+
+
+def there(path: Path, key: dict[str, Any], rows: list[dict[str, Any]] | None = None) -> bool:
+    """Whether there is a line of this key."""
+    return any(key.items() <= row.items() for row in (made(path) if rows is None else rows))
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

@@ -205,17 +205,18 @@ def one_student(runs: Runs, student: str) -> list[str]:
     for method in methods:
         passes = runs.passes(student, method)
         rows, difference = list(runs.groups[student, method].values()), found.get(method)
-        whole = [row for row in rows if "returns" in row] or [{"agreement": 0.0, "updates": 0}]
+        whole = [row for row in rows if "returns" in row] or [{"updates": 0}]
+        failed = [0.0] * (len(rows) - sum("returns" in row for row in rows))  # what diverged agrees in nothing
         p = "" if difference is None else difference.p_told
         cells = [
             linked(method), "its own" if method in SHIPPED else setting(kind[method]), str(len(rows)),
             with_interval(list(runs.scores(student, method).values())), str(difference or ""), p,
-            "–" if passes is None else str(passes), f"{mean(row['agreement'] for row in whole):.2f}",
+            "–" if passes is None else str(passes), f"{mean([row.get('agreement', 0.0) for row in rows]):.2f}",
             f"{mean(row['updates'] for row in whole):,.0f}",
         ]  # fmt: skip
         for way in ways:
             each = [runs.score(row[way]) for row in rows if way in row]
-            cells.append(f"{mean(each):.2f}".replace("-", "−") if each else "")
+            cells.append(f"{mean(each + failed):.2f}".replace("-", "−") if each else "")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

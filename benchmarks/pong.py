@@ -13,10 +13,9 @@ import sys
 from pathlib import Path
 
 import torch
-from lines import taken
+from lines import run_or_go_on, taken
 
 from distilrl import EnvRef, Play, evaluate_policy, load_teacher
-from distilrl.cli import main
 from distilrl.files import write_json
 from distilrl.provenance import processor
 
@@ -87,15 +86,14 @@ def disturbed(kept: Path, episodes: int = 60) -> None:
 def run(name: str, seed: int) -> None:
     kept = HERE / "results" / (f"{name}-seed{seed}" if seed else name)
     folder, words = HERE / "runs" / kept.name, [*RUNS[name], "--seed", str(seed)]
-    begun = (folder / "config.json").exists()  # and cut short
-    if main([words[0], "--resume", str(folder)] if begun else [*words, "--out", str(folder)]) == 2:
-        sys.exit(2)
+    run_or_go_on([*words, "--out", str(folder)], folder)
     kept.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
         if (folder / file).exists():
             shutil.copy(folder / file, kept / file)
     if (folder / "student").exists():  # a tree is two files
         shutil.copytree(folder / "student", kept / "student", dirs_exist_ok=True)
+    (kept / "verdict.json").unlink(missing_ok=True)  # of judge.py, about a student that lay here before
     if name == "pong-61k-robust":
         disturbed(kept)
     machine = {

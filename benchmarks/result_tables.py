@@ -88,7 +88,7 @@ def continuous() -> str:
         returns = each(row["student"]["return_mean"] for row in group)
         rows.append(
             (name, f"`{first['network']}`", returns, counted(group), f"{first['params']:,}",
-             f"{signed(first['teacher']['return_mean'])}", f"{steps:,.0f}", f"{seconds / 60:.1f}")
+             f"{signed(mean(row['teacher']['return_mean'] for row in group))}", f"{steps:,.0f}", f"{seconds / 60:.1f}")
         )  # fmt: skip
     head = (
         "row", "student", "returns, each seed", "verdicts", "parameters", "teacher's", "steps", "CPU minutes in all",

@@ -22,10 +22,9 @@ import gymnasium
 import numpy as np
 import torch
 from field_rows.robots import FIELD
-from lines import RESULTS, fill, jobs_of, machine, made
+from lines import RESULTS, fill, jobs_of, machine, made, run_or_go_on, there
 
 from distilrl import Play, Policy, TrainConfig, load_network, play, stats, trust
-from distilrl.cli import main as distilrl
 from distilrl.evaluate import load_teachers, seeds_from
 from distilrl.files import read_json
 from distilrl.measures import Measure
@@ -48,13 +47,18 @@ KEPT = {("Unitree G1", "mlp:28+gru:10@relu"): RESULTS / "boards" / "g1-2992"}
 """Run folders of students that ship with the results."""
 
 
-def line(robot: str, way: str, network: str) -> dict[str, Any]:
-    """Both in one world."""
+def distilled(robot: str, network: str) -> Path:
+    """The run folder of a student, distilled where it is not there."""
     row, run = FIELD.rows[robot], KEPT.get((robot, network), RUNS / f"{robot}, {network}".replace(" ", "-"))
     if not (run / "results.json").exists():
         words = ["distill", "--teacher", row.teacher, "--env", row.env, "--student", network, "--threads", "1"]
-        if distilrl([*words, "--out", str(run), *shlex.split(f"{row.options} {row.training}")]) not in (0, 1, 3):
-            sys.exit(f"{robot} could not be distilled: see above.")
+        run_or_go_on([*words, "--out", str(run), *shlex.split(f"{row.options} {row.training}")], run)
+    return run
+
+
+def line(robot: str, way: str, network: str) -> dict[str, Any]:
+    """Both in one world."""
+    run = distilled(robot, network)
     config = TrainConfig.from_json(read_json(run / "config.json")["train"])
     trust(*config.env.modules)
     plain = {key: value for key, value in config.env.kwargs.items() if key not in ("push", "noise")}
@@ -80,6 +84,9 @@ def run(robots: Sequence[str], jobs: int) -> None:
     for robot in robots:
         ways = UNITREE if "Unitree" in robot else ROUGH
         keys = [{"way": way, "network": network} for network in STUDENTS[robot] for way in ways]
+        for network in STUDENTS[robot]:  # before its lines, which are made side by side
+            if any(not there(OUT / f"{robot}.jsonl", key) for key in keys if key["network"] == network):
+                distilled(robot, network)
         fill(OUT / f"{robot}.jsonl", functools.partial(line, robot), keys, jobs)
 
 

@@ -175,7 +175,7 @@ def headline(chinese: bool = False) -> str:
         low, high = (f"{end(ours):,.0f}" for end in (min, max))
         returns = (
             f"{mean(ours):,.0f} " + (f"（{low} 至 {high}）" if chinese else f"({low} to {high})"),
-            f"{first['teacher']['return_mean']:,.0f}",
+            f"{mean(one['teacher']['return_mean'] for one in group):,.0f}",  # beside 100 to 300 episodes each
         )
         found = [by_todays_words(one["verdict"]) for one in group]
         earlier = any(by_earlier_rule(one["verdict"]) for one in group)
