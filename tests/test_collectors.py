@@ -306,7 +306,7 @@ def test_what_keeps_a_collector_from_its_part_is_said(monkeypatch):
 
     monkeypatch.setattr(collectors, "Shard", fails)
     worker = collectors.Worker()
-    worker.host("1.0", None, 0, None)
+    worker.host("1.0", None, 0, None, "")
     found = worker.collect("1.0", None, None)
     assert isinstance(found, WorkerError)
     assert "cannot make its part of the run, because it raised AssertionError (Torch not compiled" in str(found)

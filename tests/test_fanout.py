@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -558,6 +559,44 @@ def test_an_error_that_pickle_does_not_bring_back_keeps_its_words(tmp_path, make
             future.result()
 
 
+def quits(*_given, watch=None):
+    sys.exit(0)
+
+
+@pytest.mark.parametrize("make", [Processes, None])
+def test_code_that_ends_the_program_ends_a_call(tmp_path, make):
+    """Three processes died over it, which was told as a lack of memory; here the program ended as if all were well."""
+    with (
+        make(1) if make is not None else nullcontext() as executor,
+        fan_out(quits, [Call("a", ())], tmp_path, executor=executor, watch=silent) as ended,
+    ):
+        ((_, future),) = ended
+        with pytest.raises(WorkerError, match=r"wanted to end the program \(sys.exit\(0\)\)"):
+            future.result()
+
+
+def late(ended, *, watch=None):
+    """Goes wrong at once, or ends half a minute later and says so."""
+    if ended is None:
+        raise TeacherError("The teacher t.zip gave NaN or infinite numbers after 400,000 steps.")
+    time.sleep(30)
+    ended.write_text("ended")
+
+
+def test_an_error_that_comes_late_waits_for_nobody(tmp_path, monkeypatch):
+    """The others, which are in the middle of theirs, were waited for to their end."""
+    monkeypatch.setattr("distilrl.fanout.SECONDS_TO_BE_REFUSED", 0.1)
+    calls = [Call("a", (None,)), Call("b", (tmp_path / "ended",))]
+
+    def run():
+        with Processes(2) as executor, fan_out(late, calls, tmp_path, executor=executor, watch=silent) as ended:
+            return [future.result() for _, future in ended]
+
+    with pytest.raises(TeacherError, match="NaN"):
+        run()
+    assert not (tmp_path / "ended").exists()
+
+
 def nowhere_else(monkeypatch):
     """A function of a module that no other process finds, like one of a notebook."""
     module = ModuleType("found_here_alone")
@@ -573,7 +612,7 @@ def test_a_function_of_a_notebook_is_not_taken_for_a_lack_of_memory(fanout_home,
 
 
 def test_a_machine_without_the_folder_says_so(tmp_path):
-    place = _Shared(Place((), ()), str(Path.cwd()), str(tmp_path / "elsewhere"))
+    place = _Shared(Place((), (), str(Path.cwd())), str(tmp_path / "elsewhere"))
     with pytest.raises(FileError, match="need a folder that all of them share"):
         _elsewhere(name_of, Call("a", (tmp_path,)), place)
 

@@ -463,7 +463,10 @@ def test_a_resumed_run_on_the_same_machine_has_nothing_to_say(cut, sign_teacher)
 
 def test_the_half_of_a_file_that_a_kill_left_in_a_checkpoint_is_cleared_away(cut, sign_teacher):
     (cut / "student").mkdir(exist_ok=True)
-    halves = [cut / folder / ".0123456789abcdef.tmp" for folder in ("checkpoint", "student", ".")]
+    homes = ("checkpoint", "student", ".", "winner/student", "distilrl-SignEnv-v0/student")
+    for home in homes[3:]:
+        (cut / home).mkdir(parents=True)
+    halves = [cut / folder / ".0123456789abcdef.tmp" for folder in homes]
     owns = [cut / "notes.tmp", cut / ".notes.tmp"]
     for half in halves:
         half.write_bytes(bytes(100))

@@ -1,5 +1,7 @@
 """What a program has set of PyTorch, and what it goes on using, is neither changed nor decides anything."""
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from distilrl.export import verify
 from distilrl.files import write_json
 from distilrl.heads import student_head
 from distilrl.inspection import inspect, inspect_play
+from distilrl.isolation import PRECISE, isolated
 from distilrl.networks import build
 from distilrl.plan import plan
 from distilrl.series import distill_chain, distill_seeds, reptile
@@ -85,6 +88,55 @@ def test_what_a_program_has_set_stays(settings, tmp_path):
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == 3
     assert torch.backends.cudnn.allow_tf32
+
+
+def precisions():
+    return [attrgetter(name)(torch.backends).fp32_precision for name in PRECISE]
+
+
+@pytest.fixture
+def precision():
+    """Every precision as it was, at the end."""
+    before, matmul, tf32 = precisions(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    together = torch.backends.fp32_precision
+    yield
+    torch.backends.fp32_precision = together
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = tf32
+    for name, one in zip(PRECISE, before, strict=True):
+        attrgetter(name)(torch.backends).fp32_precision = one
+
+
+PROGRAMS = {
+    "nothing": lambda: None,
+    "older": lambda: torch.set_float32_matmul_precision("medium"),
+    "newer": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    "all": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+}
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="older than PyTorch 2.9")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_products_are_of_float32_whatever_a_program_has_set(precision, program):
+    """After one of the newer names was set, the older ones cannot be read: nothing could be called at all."""
+    PROGRAMS[program]()
+    before = precisions()
+    with isolated():
+        assert set(precisions()) == {"ieee"}
+        assert torch.get_float32_matmul_precision() == "highest" or program == "all"
+        with isolated():
+            assert set(precisions()) == {"ieee"}
+    assert precisions() == before
+
+
+def test_tensors_are_made_where_nobody_said_otherwise():
+    torch.set_default_device("meta")
+    try:
+        with isolated():
+            assert torch.zeros(1).device.type == "cpu"
+        assert torch.zeros(1).device.type == "meta"
+    finally:
+        torch.set_default_device(None)
 
 
 def test_an_error_leaves_it_too(settings):

@@ -2,19 +2,22 @@
 
 import copy
 import gc
+import sys
 import tracemalloc
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import SIGN, Killed, killed_after
+from conftest import SIGN, Killed, SignEnv, killed_after
 from instances import acceptance
 from test_policies import RECALL, recalling
 from test_train import small, without_clock
 
 from distilrl.checkpoints import save_tensors
 from distilrl.collect import LABELLED, Behaviour
+from distilrl.envs import describe_env, make_vec_env
 from distilrl.errors import EnvError, ResumeError, SpecError, TeacherError
 from distilrl.heads import Categorical
 from distilrl.networks import build
@@ -23,9 +26,10 @@ from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
 from distilrl.shards import InProcess, Order, Played, Rows, Setup, Shard
-from distilrl.spaces import Choices, ObsSpec
+from distilrl.spaces import Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.stream import Stream
+from distilrl.tasks import make_tasks
 from distilrl.teachers import Teacher
 from distilrl.train import train
 
@@ -126,6 +130,51 @@ def test_how_many_threads_there_are_changes_nothing_in_what_shards_see(sign_teac
         shard.close()
     torch.set_num_threads(before)
     assert all(np.array_equal(a, b) for a, b in zip(*(block.columns for block in blocks), strict=True))
+
+
+def test_a_shard_elsewhere_may_open_what_the_run_was_trusted_with(sign_teacher, tmp_path, monkeypatch):
+    """Read from a config.json, whose files and modules are not the user's own words; another process trusts nothing."""
+    monkeypatch.setattr("distilrl.envs.single._trusted", set())
+    setup = setup_of(sign_teacher)
+    ref = EnvRef.from_json({"id": "conftest:distilrl/SignEnv-v0"})
+    Shard(replace(setup, env=ref), 0).close()
+
+
+class CountedEnv(SignEnv):
+    """Says how many of them are open."""
+
+    open = 0
+
+    def __init__(self):
+        type(self).open += 1
+
+    def close(self):
+        type(self).open -= 1
+
+
+class Refusing(gymnasium.Wrapper):
+    def __init__(self, env):
+        raise ValueError("not this one")
+
+
+def test_what_is_refused_leaves_no_environment_open(sign_teacher, monkeypatch):
+    """A notebook keeps the traceback, and with it simulators and worker processes."""
+    counted = small(env=EnvRef("Counted", factory=CountedEnv))
+    described = describe_env(counted.env)
+    with pytest.raises(SpecError, match="'initial' must be"):
+        make_tasks(counted, sign_teacher, None, build(NetworkSpec((2,), 2, hidden=(3,))), None)
+    with pytest.raises(TeacherError, match="observations of shape"):
+        Stream(counted, Teacher(build(NetworkSpec((5,), 2)), "q", "x", "memory", "0" * 64))
+    with pytest.raises(EnvError, match="not this one"):
+        make_vec_env(replace(counted.env, wrappers=("test_shards:Refusing",)), 1)
+    monkeypatch.setattr(sys.modules["distilrl.train"], "Learner", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(counted, sign_teacher)
+    monkeypatch.setattr("distilrl.shards.Collector", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        InProcess().host(replace(setup_of(sign_teacher), env=counted.env))
+    assert described.id == "Counted"
+    assert CountedEnv.open == 0
 
 
 def test_rounds_and_shards_are_part_of_what_decides_the_student(sign_teacher):

@@ -24,6 +24,10 @@ class Refused:
             OSError("AF_UNIX path too long"),
             r"\(AF_UNIX path too long\): set TMPDIR to a short path, or set workers=0\.",
         ),
+        (
+            AssertionError("daemonic processes are not allowed to have children"),
+            r"cannot be started here \(daemonic processes .* children\): set workers=0\.",
+        ),
     ],
 )
 def test_what_cannot_be_started_is_one_sentence(error, words):

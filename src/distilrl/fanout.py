@@ -23,7 +23,7 @@ from distilrl.envs import trust, trusted
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
 from distilrl.events import Check, Episodes, Event, Phase, Reached, Replaying, Step, Watch
 from distilrl.files import read_json, unwritable, write_text
-from distilrl.starting import brought_back
+from distilrl.starting import brought_back, quit_by
 from distilrl.text import as_file_name, first_line
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ SECONDS = 0.5
 """How often it is asked how far runs are."""
 AT_ONCE = (ExtraError, SpecError, TeacherError)
 """What runs of one teacher meet all alike before their first step, if one does."""
+SECONDS_TO_BE_REFUSED = 60.0
+"""How long the others are waited for then: one whose teacher gives no number after hours says nothing of them."""
 NOTES = ".distilrl-progress"
 """Folder beside the runs in which they say how far they are; it goes when they end."""
 
@@ -77,14 +79,14 @@ def fan_out(
         notes.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(home, error) from None
-    place = _Shared(Place.here(), str(Path.cwd()), str(notes))
+    place = _Shared(Place.here(), str(notes))
     futures: dict[Future[T], int] = {}
     try:
         for number, call in enumerate(calls):
             futures[_submitted(executor, function, call, place)] = number
         yield _as_they_end(futures, calls, notes, watch)
     except AT_ONCE:  # the others are refused just now too: once they are, nothing of them is left behind
-        wait([future for future in futures if not future.cancel()])
+        wait([future for future in futures if not future.cancel()], SECONDS_TO_BE_REFUSED)
         raise
     finally:
         for future in futures:
@@ -119,6 +121,8 @@ def _here(function: Callable[..., T], calls: Sequence[Call], watch: Watch) -> It
         future: Future[T] = Future()
         try:
             future.set_result(function(*call.args, watch=watch))
+        except SystemExit as error:  # somebody's code would end this program as if all were well
+            future.set_exception(quit_by(error))
         except Exception as error:
             future.set_exception(error)
         yield number, future
@@ -174,46 +178,46 @@ def _unsendable(error: BaseException | None) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """What a call needs that is made elsewhere: what this process was allowed, and where it finds modules."""
+    """What a call needs that is made elsewhere: what this process was allowed, where it finds modules and files."""
 
     trusted: tuple[str, ...]
     """Modules that files may import."""
     paths: tuple[str, ...]
     """Where modules are looked for, as PYTHONPATH or a script has it."""
+    folder: str
+    """Folder from which relative paths count."""
 
     @classmethod
     def here(cls) -> "Place":
         """Of this process."""
-        return cls(trusted(), tuple(sys.path))
+        return cls(trusted(), tuple(sys.path), str(Path.cwd()))
 
     def enter(self) -> None:
-        """Makes another process as this one."""
+        """Makes another process as this one, as far as its machine has the folder."""
         sys.path += [path for path in self.paths if path not in sys.path]
         trust(*self.trusted)
+        if os.getcwd() != self.folder and Path(self.folder).is_dir():  # noqa: PTH109 (as it was told)
+            os.chdir(self.folder)
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What a call needs beside that: folders that every machine sees."""
+    """What a call needs beside that: a folder that every machine sees."""
 
     place: Place
-    folder: str
-    """Folder from which relative paths count."""
     notes: str
     """Folder for `_Notes`."""
 
 
 def _elsewhere(function: Callable[..., T], call: Call, place: _Shared) -> T:
     """Makes a call in another process, of this machine or another, as it would be made where it comes from."""
-    for folder in (place.folder, place.notes):
+    for folder in (place.place.folder, place.notes):
         if not Path(folder).is_dir():
             raise FileError(
                 f"{folder} is not there on {socket.gethostname()}: runs on several machines need a folder that all of "
                 "them share, for teachers and results alike."
             )
     place.place.enter()
-    if os.getcwd() != place.folder:  # noqa: PTH109 (as it was told)
-        os.chdir(place.folder)
     with brought_back():
         return function(*call.args, watch=_Notes(_note(Path(place.notes), call.name)))
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from distilrl.errors import WorkerError
 from distilrl.plain import check_number
-from distilrl.starting import RemoteTraceback, fresh_context, sendable, start, unreadable
+from distilrl.starting import RemoteTraceback, fresh_context, quit_by, sendable, start, unreadable
 
 T = TypeVar("T")
 TRIES = 3
@@ -137,6 +137,8 @@ def _serve(pipe: Connection) -> None:
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     try:
         answer = (True, function(*args, **kwargs), "")
+    except SystemExit as error:  # somebody's code would end this process as if it had died
+        answer = (False, quit_by(error), traceback.format_exc())
     except Exception as error:
         answer = (False, sendable(error), traceback.format_exc())
     try:

@@ -22,6 +22,7 @@ from distilrl.files import TEMPORARY, read_json, unwritable, write_json
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.origins import FIELD, absolute, origin, resolve
+from distilrl.spaces import EnvRef
 from distilrl.text import as_file_name, first_line, legible
 
 fcntl: Any
@@ -142,8 +143,10 @@ class RunFolder:
                 "choose another --out."
             )
         # of a write that was killed, as large as a replay, or beside what ships
-        student = self.path / "student"
-        for left in (*self._checkpoint.rglob(".*.tmp"), *self.path.glob(TEMPORARY), *student.glob(TEMPORARY)):
+        tasks = [EnvRef.from_json(one["env"]).label for one in data["train"]["tasks"]]
+        own = [self, RunFolder(self.path / "winner"), *map(self.of_task, tasks)]
+        inside = (left for one in own for home in (one.path, one.student) for left in home.glob(TEMPORARY))
+        for left in (*self._checkpoint.rglob(".*.tmp"), *inside):
             left.unlink(missing_ok=True)
 
     def check_kind(self, kind: str) -> None:

@@ -11,6 +11,7 @@ import copy
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl.collect import LABELLED, NOT_NEEDED, RETURNS_KEPT, Behaviour, Collected, Collector
-from distilrl.envs import make_vec_env, trust
+from distilrl.envs import make_vec_env
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.schedules import Progress
@@ -183,19 +184,20 @@ class Shard:
             number: of this one.
         """
         part, device = setup.part(number), torch.device(setup.device)
-        trust(*setup.env.modules)  # whoever made the setup was allowed to import them
-        self.envs = make_vec_env(
-            setup.env, part.stop - part.start, threads=setup.threads, for_learning=setup.for_learning
-        )
-        self._rows = Rows(replace(setup.spec, n_envs=self.envs.n_envs), device)
-        self._collector = Collector(
-            self.envs,
-            self._rows,
-            setup.behaviour,
-            np.random.default_rng([*setup.entropy, number]),
-            setup.teacher.to(device) if setup.teacher is not None else None,
-            part=(number, setup.shards),
-        )
+        env = replace(setup.env, named=True)  # whoever made the setup was allowed what it names
+        self.envs = make_vec_env(env, part.stop - part.start, threads=setup.threads, for_learning=setup.for_learning)
+        with ExitStack() as opened:  # a teacher that finds no room on its device leaves no environments
+            opened.callback(self.envs.close)
+            self._rows = Rows(replace(setup.spec, n_envs=self.envs.n_envs), device)
+            self._collector = Collector(
+                self.envs,
+                self._rows,
+                setup.behaviour,
+                np.random.default_rng([*setup.entropy, number]),
+                setup.teacher.to(device) if setup.teacher is not None else None,
+                part=(number, setup.shards),
+            )
+            opened.pop_all()
         self._seeds: NDArray[np.int64] | None = np.array(setup.seeds[number :: setup.shards], np.int64)
 
     def collect(self, order: Order, played: Played | None = None) -> Block:
@@ -260,7 +262,12 @@ class _Here:
     """Shards in this process; a round is played when it is taken."""
 
     def __init__(self, setup: Setup) -> None:
-        self._shards = [Shard(setup, number) for number in range(setup.shards)]
+        self._shards: list[Shard] = []
+        with ExitStack() as opened:  # those before one that cannot be made are closed
+            opened.callback(self.close)
+            for number in range(setup.shards):
+                self._shards.append(Shard(setup, number))
+            opened.pop_all()
         self._asked: deque[tuple[Order, Sequence[Played] | None]] = deque()
 
     def submit(self, order: Order, played: Sequence[Played] | None = None) -> None:

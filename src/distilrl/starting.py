@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from distilrl.errors import DistilError, SpecError
+from distilrl.errors import DistilError, SpecError, WorkerError
 from distilrl.text import first_line
 
 
@@ -25,6 +25,14 @@ def sendable(error: Exception) -> Exception:
     except Exception:  # of many kinds
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
+
+
+def quit_by(error: SystemExit) -> WorkerError:
+    """What to say of code that would have ended the program, as if all were well or its process had died."""
+    return WorkerError(
+        f"What a run calls wanted to end the program (sys.exit({error.code!r:.60})): have your environment, teacher or "
+        "recipe raise an error instead."
+    )
 
 
 @contextlib.contextmanager
@@ -77,6 +85,8 @@ def start(process: Any, kind: type[DistilError], otherwise: str) -> None:
             "Worker processes import the script that starts them: put what it does under "
             f'if __name__ == "__main__":, or {otherwise}.'
         ) from error
+    except AssertionError as error:  # a daemonic process, as Dask's workers are, may have no children
+        raise kind(f"A worker process cannot be started here ({first_line(error)}): {otherwise}.") from error
     except OSError as error:  # sockets have short names, and TMPDIR may be long
         raise kind(
             f"A worker process cannot be started ({error}): set TMPDIR to a short path, or {otherwise}."

@@ -6,6 +6,7 @@ Everything that learns reads a `Stream` and is measured by a `Check`: a student,
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -198,6 +199,15 @@ class Stream:
         data, self.config = config.data, config
         self.env = config.tasks[number].env
         where = self._envs() if collectors is None else collectors
+        with ExitStack() as opened:  # what is refused leaves no environments
+            if isinstance(where, VecEnv):
+                opened.callback(where.close)
+            self._begin(where, teacher, behaviour or data.behaviour, number)
+            opened.pop_all()
+
+    def _begin(self, where: VecEnv | Collectors, teacher: Teacher | None, behaviour: Behaviour, number: int) -> None:
+        """All but the environments."""
+        config, data = self.config, self.config.data
         self.info = where.info if isinstance(where, VecEnv) else describe_env(self.env)
         self.teacher = teacher = teacher.fitted(self.info) if teacher is not None else None
         labelled = teacher is not None and config.needs_teacher
@@ -229,7 +239,7 @@ class Stream:
         """Who acts where the teacher does not; None: nobody yet."""
         self.asks = labelled
         """Whether the teacher is ever asked."""
-        self.source = self._source(where, behaviour or data.behaviour, number)
+        self.source = self._source(where, behaviour, number)
         self.done = Recorded(data.n_envs, self.info.action)
         self.to_replay = 0
         """Vector steps that are played again first."""

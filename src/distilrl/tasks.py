@@ -68,24 +68,27 @@ class Task:
         self.config, self.number, self.initial = config, number, initial
         collectors = collectors or (InProcess() if config.data.round_steps else None)
         self.stream = Stream(config, teacher, number=number, collectors=collectors)
-        judge = None if judge is teacher else judge
-        self.teacher = teacher = self.stream.teacher
-        self.info, self.head = self.stream.info, self.stream.head
-        self.judge = judge.fitted(self.info) if judge is not None else teacher
-        check_terms(config.terms, teacher.head if teacher is not None else self.head)
-        student = config.student
-        self.spec = student.spec(self.info.obs, self.head.width)
-        self.wide = student.spec(self.info.obs, self.head.width, student.prune_from)
-        if initial is not None and (student.reused_head or replace(initial.spec, dueling=False) != self.wide):
-            raise SpecError(
-                f"'initial' must be what the student is, {self.wide.describe()} of the same observations and actions, "
-                f"with a head of its own; it is {initial.spec.describe()}."
-            )
-        if initial is not None and student.start != "new":
-            raise SpecError(
-                f"There are two starts, 'initial' and the teacher's ('start' is {student.start!r}): give one."
-            )
-        between(self.wide, self.spec, 0.0)
+        with ExitStack() as opened:  # what is refused leaves no environments
+            opened.callback(self.stream.close)
+            judge = None if judge is teacher else judge
+            self.teacher = teacher = self.stream.teacher
+            self.info, self.head = self.stream.info, self.stream.head
+            self.judge = judge.fitted(self.info) if judge is not None else teacher
+            check_terms(config.terms, teacher.head if teacher is not None else self.head)
+            student = config.student
+            self.spec = student.spec(self.info.obs, self.head.width)
+            self.wide = student.spec(self.info.obs, self.head.width, student.prune_from)
+            if initial is not None and (student.reused_head or replace(initial.spec, dueling=False) != self.wide):
+                raise SpecError(
+                    f"'initial' must be what the student is, {self.wide.describe()} of the same observations and "
+                    f"actions, with a head of its own; it is {initial.spec.describe()}."
+                )
+            if initial is not None and student.start != "new":
+                raise SpecError(
+                    f"There are two starts, 'initial' and the teacher's ('start' is {student.start!r}): give one."
+                )
+            between(self.wide, self.spec, 0.0)
+            opened.pop_all()
         self.selection = Check(config, acceptance, number=number)
         self.kept: list[dict[str, Tensor]] = []
         """The averaged students of the best checks, the best first."""

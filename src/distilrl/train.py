@@ -9,7 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -79,8 +79,12 @@ def train(
     """
     check_device(config.compute.device)
     use_threads(config.compute.threads)
-    torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
-    run = _Run(config, make_tasks(config, teacher, acceptance, initial, collectors, judge), watch)
+    tasks = make_tasks(config, teacher, acceptance, initial, collectors, judge)
+    with ExitStack() as opened:  # networks that find no room on their device leave no environments
+        for task in tasks:
+            opened.callback(task.stream.close)
+        run = _Run(config, tasks, watch)
+        opened.pop_all()
     with closing(run):
         if config.reward.env_steps > 0:  # said before training, not after
             evolution.refuse_images(run.tasks[0].spec)

@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from distilrl import __version__
-from distilrl.distributed.connection import connect
+from distilrl.distributed.connection import connect, other_versions, versions
 from distilrl.errors import DistilError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Watch, silent
+from distilrl.fanout import Place
 from distilrl.plain import check_number
+from distilrl.provenance import package_of
 from distilrl.shards import Block, Host, Order, Played, Setup, Shard
 from distilrl.starting import brought_back, unreadable
 from distilrl.teachers import Teacher
@@ -39,14 +39,21 @@ class Worker:
     def __init__(self) -> None:
         self._shards: dict[str, Shard | DistilError] = {}
 
-    def about(self) -> dict[str, str]:
-        """Where it runs, and the versions of all that decides what comes out."""
+    def about(self, place: Place) -> dict[str, str]:
+        """Where it runs, and the versions of all that decides what comes out; from now on paths count from there."""
+        place.enter()
         return {"node": socket.gethostname()} | versions()
 
-    def host(self, key: str, setup: Setup, number: int, played: Played | None) -> None:
+    def host(self, key: str, setup: Setup, number: int, played: Played | None, package: str) -> None:
         """Makes a shard, and brings one that lived elsewhere to where it was; what goes wrong, `collect` says."""
         try:
             self._shards[key] = shard = Shard(setup, number)
+            if (here := package_of(setup.env.id)) != package:  # known once the environment is
+                self.drop(key)
+                raise WorkerError(
+                    f"A collector on {socket.gethostname()} has {here or 'no package'} where the run has {package}: "
+                    "install the same on all machines, or numbers differ."
+                )
             if played is not None:
                 shard.restore(played)
         except DistilError as error:
@@ -71,16 +78,6 @@ class Worker:
         shard = self._shards.pop(key, None)
         if isinstance(shard, Shard):
             shard.close()
-
-
-def versions() -> dict[str, str]:
-    """Of all that decides what comes out of a shard."""
-    return {
-        "distilrl": __version__,
-        "torch": str(torch.__version__),
-        "gymnasium": gymnasium.__version__,
-        "numpy": np.__version__,
-    }
 
 
 @dataclass
@@ -167,7 +164,7 @@ class RayCollectors:
             WorkerError: it does not start, or is of another version.
         """
         try:
-            about: dict[str, str] = self.ray.get(handle.about.remote(), timeout=SECONDS_TO_START)
+            about: dict[str, str] = self.ray.get(handle.about.remote(Place.here()), timeout=SECONDS_TO_START)
         except self.ray.exceptions.GetTimeoutError as error:
             asked, there = f" and {self.gpus} of a GPU" if self.gpus else "", self.ray.cluster_resources()
             raise WorkerError(
@@ -180,13 +177,10 @@ class RayCollectors:
                 f"A collector does not start ({first_line(error)}): every machine of the cluster needs distilrl "
                 f"{__version__} with the extra 'ray'."
             ) from error
-        node, ours = about.pop("node"), versions()
-        other = [
-            f"{name} {about.get(name)} there and {ours[name]} here" for name in ours if about.get(name) != ours[name]
-        ]
-        if other:
+        node = about.pop("node")
+        if other := other_versions(about, versions()):
             raise WorkerError(
-                f"A collector on {node} has {', '.join(other)}: install the same on all machines, or numbers differ."
+                f"A collector on {node} has {other}: install the same on all machines, or numbers differ."
             )
         return node
 
@@ -246,7 +240,7 @@ class _Remote:
     """The shards of one stream on collectors."""
 
     def __init__(self, collectors: RayCollectors, setup: Setup, name: str) -> None:
-        self._all, self._name = collectors, name
+        self._all, self._name, self._package = collectors, name, package_of(setup.env.id)
         self._shards = [_Hosted(number, number % collectors.count) for number in range(setup.shards)]
         try:
             self._setup = collectors.ray.put(_portable(setup, "cuda" if collectors.gpus else "cpu"))
@@ -321,7 +315,8 @@ class _Remote:
         """Makes a shard on its collector, as far as it had come, and asks again for what was asked of it."""
         actor = self._all.actors[shard.actor]
         shard.generation = actor.generation
-        shard.hosted = actor.handle.host.remote(self._key(shard), self._setup, shard.number, shard.played)
+        about = (self._setup, shard.number, shard.played, self._package)
+        shard.hosted = actor.handle.host.remote(self._key(shard), *about)
         pending, shard.pending = shard.pending, deque()
         for one in pending:
             self._tell(shard, one.order, one.played)

@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
 
-from distilrl import __version__
-from distilrl.distributed.connection import connect
+from distilrl.distributed.connection import connect, other_versions, versions
 from distilrl.errors import WorkerError
 from distilrl.starting import brought_back, unreadable
 from distilrl.text import first_line
@@ -54,7 +53,7 @@ class RayExecutor(Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         if self._ended:
             raise RuntimeError("This executor was shut down.")
-        future: _RayFuture[T] = _RayFuture(self._ray, self._task.remote(__version__, fn, args, kwargs))
+        future: _RayFuture[T] = _RayFuture(self._ray, self._task.remote(versions(), fn, args, kwargs))
         self._left.add(future)
         future.add_done_callback(lambda one: self._left.discard(one))
         future.listen()
@@ -87,12 +86,12 @@ def _check_room(ray: Any, cpus: int, gpus: float) -> None:
         raise WorkerError(f"No machine of the Ray cluster has {wanted}, as a run occupies: give fewer --threads.")
 
 
-def _call(version: str, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-    """A task: the call itself, by the same version."""
-    if version != __version__:
+def _call(theirs: dict[str, str], function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    """A task: the call itself, by the same versions."""
+    if other := other_versions(versions(), theirs):
         raise WorkerError(
-            f"{socket.gethostname()} has distilrl {__version__}, but the run comes from {version}: install the same "
-            "on every machine."
+            f"{socket.gethostname()} has {other}, where the run comes from: install the same on every machine, or "
+            "numbers differ."
         )
     with brought_back():
         return function(*args, **kwargs)

@@ -127,9 +127,14 @@ def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.
             else "return one"
         )
         raise EnvError(f"Environment '{ref.label}' is a {type(env).__name__}, not a gymnasium.Env: {way}.")
-    for text in ref.wrappers:
-        env = _wrap(env, text, ref)
-    _check_settled(env, ref)
+    try:
+        for text in ref.wrappers:
+            env = _wrap(env, text, ref)
+        _check_settled(env, ref)
+    except DistilError:  # what is refused stays open in nobody's hands
+        with contextlib.suppress(*FAULTS):
+            env.close()
+        raise
     return env
 
 
