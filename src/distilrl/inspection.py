@@ -97,7 +97,7 @@ def inspect_play(
         score = stats.score(played.return_mean, result.return_mean, result.random_return_mean)
         if result.better_than_random and score is not None and score < COLLAPSE:
             warnings.append(f"Its score falls to {score:.2f} with {name}: a student will inherit that.")
-    stuck = info.obs.image is not None and disturbed["epsilon 0.01"].return_mean > result.return_mean
+    stuck = info.obs.image is not None and gets_stuck(result, disturbed["epsilon 0.01"])
     if stuck and result.better_than_random:
         warnings.append(
             "It scores more with a little noise: its greedy play gets stuck somewhere; consider --eval-epsilon 0.01."
@@ -105,6 +105,11 @@ def inspect_play(
     return PlayedTeacher(
         **vars(result), env=info.id, protocol=info.protocol, disturbed=disturbed, warnings=tuple(warnings)
     )
+
+
+def gets_stuck(greedy: Returns, noisy: Returns) -> bool:
+    """Whether a random action now and then makes the return higher, beyond what few episodes differ by."""
+    return noisy.return_ci95[0] > greedy.return_ci95[1]
 
 
 def _ways(info: EnvInfo) -> dict[str, dict[str, Any]]:

@@ -240,10 +240,11 @@ def _distinct(clusters: ArrayLike) -> int:
 
 def too_few(distinct: int, units: str = EPISODES, counting: float | None = None) -> str:
     """Why so many units give no verdict, which count as so many where they differ in size; empty where they do."""
-    count = distinct if counting is None else math.floor(counting)
-    if min(distinct, count) >= MIN_DISTINCT:
+    counted = distinct if counting is None else counting
+    if min(distinct, counted) >= MIN_DISTINCT:
         return ""
-    as_few = "" if distinct < MIN_DISTINCT else f", which count as {count} because some are much larger,"
+    few = min(round(counted), MIN_DISTINCT - 1)  # 49.6 are not 50
+    as_few = "" if distinct < MIN_DISTINCT else f", which count as {few} because some are much larger,"
     return f"{distinct} {units}{as_few} are too few: a verdict needs {MIN_DISTINCT}"
 
 

@@ -119,8 +119,9 @@ class RayCollectors:
         with contextlib.ExitStack() as stack:
             self.ray = stack.enter_context(connect(self.address))
             stack.callback(self._kill)
-            handles = [self._start() for _ in range(self.count)]  # all start at once, and are heard one after the other
-            self.actors = [_Actor(handle, self._greet(handle)) for handle in handles]
+            self.actors = [_Actor(self._start(), "") for _ in range(self.count)]  # all start at once
+            for actor in self.actors:  # and are heard one after the other; where one does not start, all end
+                actor.node = self._greet(actor.handle)
             self._stack = stack.pop_all()
         return self
 
