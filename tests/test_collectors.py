@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,15 +19,17 @@ from commands import VERDICTS
 from conftest import Killed, killed_after
 from instances import acceptance
 from test_fanout import nowhere_else
-from test_shards import pong
+from test_shards import pong, setup_of
 from test_train import small, without_clock
 
 from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.collect import Behaviour
-from distilrl.distributed import RayCollectors, collectors
+from distilrl.distributed import RayCollectors, collectors, executor
+from distilrl.distributed.connection import versions
 from distilrl.errors import EnvError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Step
+from distilrl.fanout import Place
 from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.policies import Policy
@@ -310,3 +313,29 @@ def test_what_keeps_a_collector_from_its_part_is_said(monkeypatch):
     found = worker.collect("1.0", None, None)
     assert isinstance(found, WorkerError)
     assert "cannot make its part of the run, because it raised AssertionError (Torch not compiled" in str(found)
+
+
+def test_a_collector_counts_paths_from_where_the_command_was_called(tmp_path, monkeypatch):
+    """They counted from where the cluster was started: another file was read, or none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    worker = collectors.Worker()
+    worker.about(Place((), (), str(tmp_path / "there")))
+    assert Path.cwd() == tmp_path / "there"
+    worker.about(Place((), (), str(tmp_path / "nowhere")))
+    assert Path.cwd() == tmp_path / "there"
+
+
+def test_a_collector_whose_environment_is_of_another_version_is_told(sign_teacher):
+    """Two emulators in one replay."""
+    worker = collectors.Worker()
+    worker.host("1.0", setup_of(sign_teacher), 0, None, "ale_py 0.1")
+    found = worker.collect("1.0", None, None)
+    assert isinstance(found, WorkerError)
+    assert "where the run has ale_py 0.1: install the same" in str(found)
+
+
+def test_a_run_elsewhere_is_of_the_same_versions(monkeypatch):
+    assert executor._call(versions(), len, ((1, 2),), {}) == 2
+    with pytest.raises(WorkerError, match=r"has torch .* there and 0\.1 here, where the run comes from"):
+        executor._call(versions() | {"torch": "0.1"}, len, ((),), {})
