@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIGN, make_teacher, sign_network
+from gymnasium.envs.classic_control import cartpole
 from gymnasium.envs.registration import WrapperSpec
 from test_acceptance import leaning
 from test_parts import assert_equal
@@ -81,6 +82,16 @@ def test_another_teacher_or_other_seeds_are_played(cache, monkeypatch):
     assert not asked(leaning())[1]
     monkeypatch.setattr("distilrl.worlds.__version__", "another")
     assert asked(leaning())[1]
+
+
+def test_what_is_kept_is_the_same_in_another_virtual_environment(cache, tmp_path, monkeypatch):
+    before = place("games", leaning(), HOW)
+    here = Path(cartpole.__file__)
+    there = tmp_path / "site-packages" / here.name
+    there.parent.mkdir()
+    there.write_bytes(here.read_bytes())
+    monkeypatch.setattr(cartpole, "__file__", str(there))
+    assert place("games", leaning(), HOW) == before
 
 
 def test_of_an_environment_of_the_users_own_nothing_is_kept(cache):

@@ -1,8 +1,8 @@
 """What an environment does beside what its name says: nothing that was played in one world is used in another."""
 
-import os
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from distilrl import __version__
@@ -11,11 +11,15 @@ from distilrl.modules import home_of
 from distilrl.provenance import package_of
 from distilrl.spaces import EnvRef
 
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders of packages, whose version says what is in their files; these are younger in each virtual environment."""
+
 
 def world_of(ref: EnvRef) -> dict[str, Any]:
     """What decides, beside name and kwargs, what an environment does, as JSON: versions of packages, what its id is
-    registered as, and size and time of the files that it and its wrappers are written in and of those that its kwargs
-    name. What these import may change unseen, and so may what a notebook defines anew under the same name.
+    registered as, and size and time of the files that it and its wrappers are written in, if not installed, and of
+    those that its kwargs name. What these import may change unseen, and so may what a notebook defines anew under the
+    same name.
 
     Example::
 
@@ -28,8 +32,9 @@ def world_of(ref: EnvRef) -> dict[str, Any]:
     registered = [] if spec is None else [_name(spec.entry_point), spec.kwargs, spec.max_episode_steps, wrappers]
     sources = [getattr(sys.modules.get(home_of(maker)), "__file__", None) for maker in makers]
     named = texts_in([ref.kwargs, spec.kwargs if spec is not None else {}])
+    versions = [__version__, *map(metadata.version, ("gymnasium", "numpy", "torch"))]
     return {
-        "versions": [__version__, *map(metadata.version, ("gymnasium", "numpy", "torch")), package_of(ref.id)],
+        "versions": [*versions, *map(package_of, (ref.id, *ref.wrappers))],
         "registered": repr(registered),
         "files": [_stamp(file) for file in (*sources, *named)],
     }
@@ -41,9 +46,9 @@ def _name(maker: Any) -> str:
 
 
 def _stamp(file: str | None) -> list[int]:
-    """Size and time of a file's last change; nothing where there is none."""
+    """Size and time of a file's last change; nothing where there is none, or a package's version says as much."""
     try:
-        found = os.stat(file) if file else None  # noqa: PTH116 - a text that is no path at all raises here
-    except (OSError, ValueError):
+        found = Path(file).stat() if file and not INSTALLED & set(Path(file).parts) else None
+    except (OSError, ValueError):  # a text that is no path at all
         return []
     return [found.st_size, found.st_mtime_ns] if found is not None else []
