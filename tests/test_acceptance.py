@@ -122,7 +122,7 @@ def test_another_check_is_another(cache, monkeypatch):
     assert asked(teacher, HOW, most=80)[2] == 1
     assert asked(teacher, Play(HOW.env, epsilon=0.1))[2] == 1
     assert asked(teacher, replace(HOW, at_once=4))[2] == 1, "other batches have other last digits"
-    monkeypatch.setattr("distilrl.worlds.__version__", "another")
+    monkeypatch.setattr("distilrl.provenance.__version__", "another")
     assert asked(teacher, HOW)[2] == 1
 
 

@@ -26,13 +26,13 @@ from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.collect import Behaviour
 from distilrl.distributed import RayCollectors, collectors, executor
-from distilrl.distributed.connection import versions
 from distilrl.errors import EnvError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Step
 from distilrl.fanout import Place
 from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.policies import Policy
+from distilrl.provenance import versions
 from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
 from distilrl.shards import InProcess, Order

@@ -80,7 +80,7 @@ def test_another_teacher_or_other_seeds_are_played(cache, monkeypatch):
     assert asked(replace(leaning(), digest="1" * 64))[1]
     assert asked(leaning(0.5))[1]  # other weights under the digest of a file that was read before they changed
     assert not asked(leaning())[1]
-    monkeypatch.setattr("distilrl.worlds.__version__", "another")
+    monkeypatch.setattr("distilrl.provenance.__version__", "another")
     assert asked(leaning())[1]
 
 

@@ -16,6 +16,8 @@ The command line prints it and exits with code 2::
     └── NotFiniteError    a loss, a weight, an action value or a return that is NaN or infinite
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -76,3 +78,19 @@ class WorkerError(DistilError):
 
 class NotFiniteError(DistilError):
     """A loss, a weight, an action value or a return is NaN or infinite: nothing can be concluded from it."""
+
+
+@contextmanager
+def closed_on_error(close: Callable[[], object]) -> Iterator[None]:
+    """Closes what was opened where what follows goes wrong: nobody holds it then, but a notebook's traceback.
+
+    Example::
+
+        with closed_on_error(envs.close):
+            collector = Collector(envs, replay, behaviour)
+    """
+    try:
+        yield
+    except BaseException:
+        close()
+        raise

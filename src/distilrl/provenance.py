@@ -79,6 +79,11 @@ class Provenance(Record):
         return f"{words}, commit {self.commit[:12]}" if self.commit else words
 
 
+def versions() -> dict[str, str]:
+    """Of all that decides what comes out of a run, beside its environment's package."""
+    return {"distilrl": __version__} | {name: metadata.version(name) for name in ("torch", "gymnasium", "numpy")}
+
+
 def package_of(env_id: str) -> str:
     """The package that an environment is of, and its version."""
     spec = gymnasium.registry.get(env_id.rpartition(":")[2])

@@ -391,7 +391,7 @@ class Search:
                 self._population = self._students()
                 self._population.load_state(below(tensors, "students."), state["students"])
                 self.stream.student = self._population.policy
-        recorded = self.stream.to_replay * self.config.data.n_envs
+        recorded = self.stream.recorded
         self.watch(Resumed(recorded, self.folder.moved))
         while self.stream.replaying:
             self.stream.collect(START)

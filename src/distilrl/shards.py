@@ -11,7 +11,6 @@ import copy
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from distilrl.collect import LABELLED, NOT_NEEDED, RETURNS_KEPT, Behaviour, Collected, Collector
 from distilrl.envs import make_vec_env
+from distilrl.errors import closed_on_error
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.schedules import Progress
@@ -186,8 +186,7 @@ class Shard:
         part, device = setup.part(number), torch.device(setup.device)
         env = replace(setup.env, named=True)  # whoever made the setup was allowed what it names
         self.envs = make_vec_env(env, part.stop - part.start, threads=setup.threads, for_learning=setup.for_learning)
-        with ExitStack() as opened:  # a teacher that finds no room on its device leaves no environments
-            opened.callback(self.envs.close)
+        with closed_on_error(self.envs.close):  # a teacher may find no room on its device
             self._rows = Rows(replace(setup.spec, n_envs=self.envs.n_envs), device)
             self._collector = Collector(
                 self.envs,
@@ -197,7 +196,6 @@ class Shard:
                 setup.teacher.to(device) if setup.teacher is not None else None,
                 part=(number, setup.shards),
             )
-            opened.pop_all()
         self._seeds: NDArray[np.int64] | None = np.array(setup.seeds[number :: setup.shards], np.int64)
 
     def collect(self, order: Order, played: Played | None = None) -> Block:
@@ -263,11 +261,9 @@ class _Here:
 
     def __init__(self, setup: Setup) -> None:
         self._shards: list[Shard] = []
-        with ExitStack() as opened:  # those before one that cannot be made are closed
-            opened.callback(self.close)
+        with closed_on_error(self.close):  # those before one that cannot be made
             for number in range(setup.shards):
                 self._shards.append(Shard(setup, number))
-            opened.pop_all()
         self._asked: deque[tuple[Order, Sequence[Played] | None]] = deque()
 
     def submit(self, order: Order, played: Sequence[Played] | None = None) -> None:

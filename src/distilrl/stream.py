@@ -6,7 +6,7 @@ Everything that learns reads a `Stream` and is measured by a `Check`: a student,
 
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from distilrl.collect import LABELLED, NOT_LABELLED, Behaviour, Collected, Colle
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, VecEnv, describe_env, make_vec_env
 from distilrl.episodes import Episodes, Play
-from distilrl.errors import ResumeError, SpecError
+from distilrl.errors import ResumeError, SpecError, closed_on_error
 from distilrl.evaluate import SELECT_SEEDS, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, student_head
@@ -199,11 +199,8 @@ class Stream:
         data, self.config = config.data, config
         self.env = config.tasks[number].env
         where = self._envs() if collectors is None else collectors
-        with ExitStack() as opened:  # what is refused leaves no environments
-            if isinstance(where, VecEnv):
-                opened.callback(where.close)
+        with closed_on_error(where.close) if isinstance(where, VecEnv) else nullcontext():
             self._begin(where, teacher, behaviour or data.behaviour, number)
-            opened.pop_all()
 
     def _begin(self, where: VecEnv | Collectors, teacher: Teacher | None, behaviour: Behaviour, number: int) -> None:
         """All but the environments."""
@@ -316,6 +313,11 @@ class Stream:
     def episode_returns(self) -> list[float]:
         """Returns of the last episodes that the student played from beginning to end."""
         return self.source.episode_returns
+
+    @property
+    def recorded(self) -> int:
+        """Environment steps that are played again first."""
+        return self.to_replay * self.config.data.n_envs
 
     @property
     def replaying(self) -> bool:

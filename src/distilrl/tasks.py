@@ -3,7 +3,7 @@ there.
 """
 
 import copy
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from distilrl.checkpoints import below
 from distilrl.config import TrainConfig
 from distilrl.context import numbers_of
 from distilrl.episodes import Episodes
-from distilrl.errors import SpecError
+from distilrl.errors import SpecError, closed_on_error
 from distilrl.events import Watch
 from distilrl.features import start_from
 from distilrl.learner import Learner, Pupil
@@ -68,8 +68,7 @@ class Task:
         self.config, self.number, self.initial = config, number, initial
         collectors = collectors or (InProcess() if config.data.round_steps else None)
         self.stream = Stream(config, teacher, number=number, collectors=collectors)
-        with ExitStack() as opened:  # what is refused leaves no environments
-            opened.callback(self.stream.close)
+        with closed_on_error(self.stream.close):
             judge = None if judge is teacher else judge
             self.teacher = teacher = self.stream.teacher
             self.info, self.head = self.stream.info, self.stream.head
@@ -88,7 +87,6 @@ class Task:
                     f"There are two starts, 'initial' and the teacher's ('start' is {student.start!r}): give one."
                 )
             between(self.wide, self.spec, 0.0)
-            opened.pop_all()
         self.selection = Check(config, acceptance, number=number)
         self.kept: list[dict[str, Tensor]] = []
         """The averaged students of the best checks, the best first."""
@@ -263,6 +261,12 @@ class Task:
         self._stood_still = tensors["still"]
 
 
+def close_streams(tasks: Sequence[Task]) -> None:
+    """Frees the environments of these tasks."""
+    for task in tasks:
+        task.stream.close()
+
+
 def make_tasks(
     config: TrainConfig,
     teacher: Any,
@@ -277,12 +281,10 @@ def make_tasks(
     judges: list[Teacher | None] = _each(judge, config, "judge")
     if None in teachers and (any(term.needs_teacher for term in config.terms) or config.data.behaviour.asks(START)):
         raise SpecError(f"The recipe '{config.recipe}' needs a teacher, in its terms or to act: give it one.")
-    tasks = []
-    with ExitStack() as opened:  # those before one that is refused are closed
+    tasks: list[Task] = []
+    with closed_on_error(lambda: close_streams(tasks)):  # those before one that is refused
         for number, (teacher, accepted, judge) in enumerate(zip(teachers, acceptances, judges, strict=True)):
             tasks.append(Task(config, number, teacher, accepted, initial if number == 0 else None, collectors, judge))
-            opened.callback(tasks[-1].stream.close)
-        opened.pop_all()
     return tasks
 
 

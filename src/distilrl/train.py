@@ -9,7 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from distilrl import evolution, stats
 from distilrl.checkpoints import below
 from distilrl.config import TrainConfig
 from distilrl.devices import check_device
-from distilrl.errors import NotFiniteError, ResumeError
+from distilrl.errors import NotFiniteError, ResumeError, closed_on_error
 from distilrl.events import Check, Phase, Replaying, Resumed, Step, Watch, silent
 from distilrl.finalists import Finalists
 from distilrl.isolation import isolated
@@ -34,7 +34,7 @@ from distilrl.played import Acceptance
 from distilrl.runs import RunFolder, fitting
 from distilrl.shards import Collectors
 from distilrl.stream import nothing_drawn
-from distilrl.tasks import PRUNE_AT, Task, make_tasks
+from distilrl.tasks import PRUNE_AT, Task, close_streams, make_tasks
 from distilrl.teachers import Teacher
 from distilrl.teachers.told import told
 from distilrl.threads import use_threads
@@ -80,11 +80,8 @@ def train(
     check_device(config.compute.device)
     use_threads(config.compute.threads)
     tasks = make_tasks(config, teacher, acceptance, initial, collectors, judge)
-    with ExitStack() as opened:  # networks that find no room on their device leave no environments
-        for task in tasks:
-            opened.callback(task.stream.close)
+    with closed_on_error(lambda: close_streams(tasks)):  # networks may find no room on their device
         run = _Run(config, tasks, watch)
-        opened.pop_all()
     with closing(run):
         if config.reward.env_steps > 0:  # said before training, not after
             evolution.refuse_images(run.tasks[0].spec)
@@ -186,7 +183,7 @@ class _Run:
     @property
     def recorded(self) -> int:
         """Environment steps that a checkpoint holds."""
-        return sum(task.stream.to_replay for task in self.tasks) * self.config.data.n_envs
+        return sum(task.stream.recorded for task in self.tasks)
 
     @property
     def fraction(self) -> float:
@@ -354,8 +351,7 @@ class _Run:
 
     def close(self) -> None:
         """Frees the environments."""
-        for task in self.tasks:
-            task.stream.close()
+        close_streams(self.tasks)
 
     def check_learnt(self) -> None:
         """Refuses a run in which nothing was learnt."""

@@ -237,10 +237,10 @@ def _grow(
             with fitting():
                 grown = _Grown.read(saved[1]["grown"], folder.path)
                 stream.load(*saved, ended=len(grown.rows) == config.iterations)
-            watch(Resumed(stream.to_replay * train.data.n_envs, folder.moved))
+            watch(Resumed(stream.recorded, folder.moved))
             while stream.replaying:
                 data.collect(Progress(0.0))
-                watch(Replaying(stream.env_steps, stream.to_replay * train.data.n_envs))
+                watch(Replaying(stream.env_steps, stream.recorded))
             stream.student = grown.policy
         else:
             data.collect(Progress(0.0))  # each step's labels come with the next, so that one is always under way

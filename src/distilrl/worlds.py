@@ -1,14 +1,12 @@
 """What an environment does beside what its name says: nothing that was played in one world is used in another."""
 
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from distilrl import __version__
 from distilrl.envs import find_spec, texts_in
 from distilrl.modules import home_of
-from distilrl.provenance import package_of
+from distilrl.provenance import package_of, versions
 from distilrl.spaces import EnvRef
 
 INSTALLED = {"site-packages", "dist-packages"}
@@ -32,9 +30,9 @@ def world_of(ref: EnvRef) -> dict[str, Any]:
     registered = [] if spec is None else [_name(spec.entry_point), spec.kwargs, spec.max_episode_steps, wrappers]
     sources = [getattr(sys.modules.get(home_of(maker)), "__file__", None) for maker in makers]
     named = texts_in([ref.kwargs, spec.kwargs if spec is not None else {}])
-    versions = [__version__, *map(metadata.version, ("gymnasium", "numpy", "torch"))]
     return {
-        "versions": [*versions, *map(package_of, (ref.id, *ref.wrappers))],
+        "versions": versions(),
+        "packages": [*map(package_of, (ref.id, *ref.wrappers))],
         "registered": repr(registered),
         "files": [_stamp(file) for file in (*sources, *named)],
     }

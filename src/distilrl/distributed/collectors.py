@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl import __version__
-from distilrl.distributed.connection import connect, other_versions, versions
+from distilrl.distributed.connection import connect, other_versions
 from distilrl.errors import DistilError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Watch, silent
 from distilrl.fanout import Place
 from distilrl.plain import check_number
-from distilrl.provenance import package_of
+from distilrl.provenance import package_of, versions
 from distilrl.shards import Block, Host, Order, Played, Setup, Shard
 from distilrl.starting import brought_back, unreadable
 from distilrl.teachers import Teacher

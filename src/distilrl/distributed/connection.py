@@ -6,11 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gymnasium
-import numpy as np
-import torch
-
-from distilrl import __version__
 from distilrl.errors import ExtraError, SpecError, WorkerError
 from distilrl.text import first_line
 
@@ -23,16 +18,6 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """What Ray reads when it is imported, where it is not set; of a running cluster, what it was started with counts."""
-
-
-def versions() -> dict[str, str]:
-    """Of all that decides what comes out of a run, or of a shard of one, beside its environment's package."""
-    return {
-        "distilrl": __version__,
-        "torch": str(torch.__version__),
-        "gymnasium": gymnasium.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def other_versions(theirs: dict[str, str], ours: dict[str, str]) -> str:

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
 
-from distilrl.distributed.connection import connect, other_versions, versions
+from distilrl.distributed.connection import connect, other_versions
 from distilrl.errors import WorkerError
+from distilrl.provenance import versions
 from distilrl.starting import brought_back, unreadable
 from distilrl.text import first_line
 
