@@ -120,7 +120,7 @@ def write_with_golden(folder: Path, policy: Policy, source: c.Source, read: ObsS
     obs = drawn(read)
     begins = np.arange(GOLDEN) == 0 if policy.remembers else np.ones(GOLDEN, np.bool_)
     file = open_export(folder / "policy.c", policy.head, obs[0].size)
-    write_golden(folder, file, policy, Recording(obs, begins), "c")
+    write_golden(folder, [file], policy, Recording(obs, begins), "c")
 
 
 class DoesNotFit(Exception):

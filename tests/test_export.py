@@ -570,3 +570,19 @@ def test_a_file_that_answers_otherwise_is_told_apart(tmp_path, name):
     values = answers.values.copy()
     values[:, 0] += 1e-3
     assert not held(replace(answers, values=values), torch.from_numpy(expected(network, obs)), head).alike
+
+
+def test_the_header_says_which_numbers_of_each_part_are_read():
+    """A part of which some are hidden was said to begin at a place and to go on."""
+
+    def told(*names, **more):
+        return c.source(ObsSpec((len(names),), names=names, **more), last_step(ONE), "", "", 0, 0, 3).header
+
+    assert "flattened: pos[0] at 0, pos[2] at 1, vel[0] at 2, vel[2] at 3)" in told(
+        "pos[0]", "pos[2]", "vel[0]", "vel[2]"
+    )
+    assert "flattened: pos at 0, vel[1 to 2] at 2)" in told("pos[0]", "pos[1]", "vel[1]", "vel[2]")
+    assert "flattened: a_b at 0, a_b at 1)" in told("a/b[0]", "a_b[0]"), "two parts, though C calls them the same"
+    assert "observation (raw numbers: obs[1], obs[2])" in told("obs[1]", "obs[2]")
+    beside = ObsSpec((2 + 12,), (3, 2, 2), names=("pos[0]", "pos[1]"))
+    assert "flattened: pos at 0, pixels (3, 2, 2) at 2)" in c.source(beside, last_step(ONE), "", "", 0, 0, 3).header

@@ -25,7 +25,7 @@ from test_export import needs_cc
 
 from distilrl.checkpoints import load_network, save_network
 from distilrl.cli import main
-from distilrl.config import TaskFile, TrainConfig
+from distilrl.config import RewardConfig, TaskFile, TrainConfig
 from distilrl.envs import describe_env, trust
 from distilrl.envs.sync import _cast
 from distilrl.episodes import Play
@@ -37,7 +37,7 @@ from distilrl.export.card import recorded
 from distilrl.export.keep import write_c
 from distilrl.export.last import COARSEST, ROUNDINGS, last_step
 from distilrl.export.owners import check_owned
-from distilrl.export.replay import Answers, Recording, held, open_export
+from distilrl.export.replay import Answers, ExportedFile, Recording, held, open_export
 from distilrl.export.replay import rounding as rounded_by
 from distilrl.export.steps import steps
 from distilrl.files import digest, read_json, write_json
@@ -1346,3 +1346,156 @@ def test_what_comes_of_a_number_that_did_not_vary_but_by_rounding():
     entry = int8.Entry.of(seen.astype(np.float32))
     assert entry.gain[1:].tolist() == [127.0] * 5
     assert entry.zero[4:] == pytest.approx([300.0, 300.0])
+
+
+class ClockEnv(SignEnv):
+    """SignEnv of 700 steps whose second number says how many there were."""
+
+    observation_space = gymnasium.spaces.Box(-1000, 1000, (2,), np.float32)
+
+    def _observe(self):
+        obs = super()._observe()
+        obs[1] = self.steps
+        return obs
+
+    def step(self, action):
+        obs, reward, _, *rest = super().step(action)
+        return obs, reward, self.steps >= 700, *rest
+
+
+CLOCK = "distilrl/ClockEnv-v0"
+if CLOCK not in gymnasium.registry:
+    gymnasium.register(CLOCK, entry_point=ClockEnv)
+
+
+@pytest.mark.parametrize("sensors", [Sensors(), Sensors(dropout=0.1)], ids=["exact", "lossy"])
+@pytest.mark.parametrize("text", ["mlp:3", "gru:3", "mlp:3@history=2"])
+def test_files_are_made_and_held_on_all_of_an_episode(text, sensors):
+    """Of what remembers, or has sensors, the first 125 steps alone were seen: integers took what drifts for still."""
+    policy = Policy(build(NetworkSpec.parse(text, (2,), 2), torch.Generator()).eval(), TWO)
+    seen = recorded(policy, EnvRef(CLOCK), silent, sensors=sensors)
+    clock = seen.obs[:, 1]
+    assert (clock.min(), clock.max()) == (0.0, 699.0)
+    assert len(seen.obs) == (4000 if policy.remembers else 1000)
+    if policy.remembers:
+        begins = np.flatnonzero(seen.begins)
+        assert begins.tolist() == list(range(0, 4000, 500)), "stretches of 500, of which four are ends of episodes"
+        assert clock[begins].tolist() == [0.0, 200.0] * 4
+
+
+def test_of_large_observations_a_thousand_are_recorded():
+    assert len(recorded(Policy(Remembers(), TWO), EnvRef("distilrl/WideEnv-v0"), silent).obs) == 1000
+
+
+class Remembers(torch.nn.Module):
+    def start(self, count):
+        return (torch.zeros(count, 1),)
+
+    def forward(self, obs, state):
+        return torch.stack([state[0][:, 0], 1 - state[0][:, 0]], 1), state
+
+
+class WideEnv(SignEnv):
+    observation_space = gymnasium.spaces.Box(-1, 1, (4000,), np.float32)
+
+    def _observe(self):
+        super()._observe()
+        return np.zeros(4000, np.float32)
+
+
+if "distilrl/WideEnv-v0" not in gymnasium.registry:
+    gymnasium.register("distilrl/WideEnv-v0", entry_point=WideEnv)
+
+
+@pytest.mark.parametrize("text", ["gru:3", "lstm:2", "mlp:3@history=3"])
+def test_stretches_are_asked_about_side_by_side(text):
+    policy = Policy(build(NetworkSpec.parse(text, (2,), 2), torch.Generator().manual_seed(0)).eval(), TWO)
+    rng = np.random.default_rng(0)
+    begins = rng.random(400) < 0.3
+    seen = Recording(rng.normal(size=(400, 2)).astype(np.float32), begins)
+    rows, state = [], policy.start(1)
+    for obs, fresh in zip(torch.from_numpy(seen.obs), begins, strict=True):
+        row, state = policy.forward(obs[None], policy.start(1) if fresh else state)
+        rows.append(row)
+    torch.testing.assert_close(seen.numbers(policy), torch.cat(rows))
+
+
+def test_a_file_is_asked_about_no_more_than_memory_holds():
+    """A thousand images at once were more than a right file might take."""
+    asked = []
+
+    def step(obs, state):
+        asked.append(len(obs))
+        return Answers(np.zeros((len(obs), 2), np.float32), np.zeros((len(obs), 1), np.int64)), state
+
+    found = ExportedFile(step)(np.zeros((1000, 2), np.float32))
+    assert (len(found.values), len(found.actions), sum(asked)) == (1000, 1000, 1000)
+    assert max(asked) <= 64
+
+    class Seen(torch.nn.Module):
+        def forward(self, obs):
+            asked.append(len(obs))
+            return obs
+
+    assert len(Recording.of(np.zeros((130, 2), np.float32)).numbers(Policy(Seen(), TWO))) == 130
+    assert max(asked) <= 64
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[[750.0, 750.002], [750.004, 750.0]], [[0.0, 1.0, 0.5, -1e6], [1.0, 0.0, 0.5, -1e6]]],
+    ids=["a large offset", "a mask"],
+)
+def test_a_file_that_takes_all_choices_for_equal_is_none(values):
+    """What tells them apart may be a hundred thousandth of the largest number."""
+    numbers = torch.tensor(values).repeat(50, 1)
+    head = head_for(Choices((numbers.shape[1],)), "q")
+    same = numbers.mean(1, keepdim=True).expand_as(numbers) if numbers.shape[1] == 2 else numbers.clamp(max=0.0)
+    always = Answers(same.numpy().copy(), np.zeros((100, 1), np.int64))
+    assert not held(always, numbers, head, rounded=1e-5).alike
+    right = Answers(numbers.numpy(), numbers.argmax(1, keepdim=True).numpy())
+    assert held(right, numbers, head, rounded=1e-5).alike
+
+
+@needs_cc
+def test_the_card_of_tuned_integers_speaks_of_the_student(tmp_path):
+    """Not of the network that they were tuned to, which ships nowhere."""
+    info, seen = describe_env(SIGN), Recording.of(np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32))
+    tuned = copy.deepcopy(sign_network())
+    with torch.no_grad():
+        tuned.layers[-1].weight.neg_()
+    write_c(tmp_path, c.write(steps(tuned, "C"), TWO, info.obs, "tuned"))
+    file = open_export(tmp_path / "policy.c", TWO, 2)
+    told = keep._replayed("policy.c", file, Policy(tuned, TWO), seen, "int8", Policy(sign_network(), TWO))
+    assert told["same_action"] == 0.0
+    assert keep._replayed("policy.c", file, Policy(tuned, TWO), seen, "int8")["same_action"] == 1.0
+
+
+@needs_cc
+@pytest.mark.parametrize("change", [{"noise": (0.1, 0.1)}, {"delay": 1}, {"reward": RewardConfig(env_steps=640)}])
+def test_integers_are_tuned_where_the_teacher_is_asked_about_what_it_sees(tmp_path, monkeypatch, change):
+    """Its labels of what came late or noisy are not what the student was taught, and neither are a reward's."""
+    save_network(tmp_path / "teacher", sign_network(), TWO, name="teacher")
+    folder = run_of(tmp_path / "run", teachers=(TeacherFile(str(tmp_path / "teacher")),), **change)
+    rounding(monkeypatch, 10.0, 9.9)
+    assert "fine_tuned" not in export_policy(folder, "int8")
+
+
+def test_what_integers_cannot_hold_is_refused_before_it_is_played(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    network = build(NetworkSpec.parse("mlp:4@tanh", (2,), 2), torch.Generator())
+    save_network(folder / "student", network, TWO, env=SIGN, environment=EnvRef(SIGN).to_json())
+    monkeypatch.setattr("distilrl.export.recorded", lambda *_args, **_more: 1 / 0)
+    with pytest.raises(SpecError, match="Only ReLU students can be written in integers"):
+        export_policy(folder, "int8")
+
+
+@needs_cc
+def test_the_example_of_integers_answers_as_its_own_file(tmp_path):
+    """It ran the graph beside what the C had said."""
+    folder, out = run_of(tmp_path / "run", TRACK), tmp_path / "int8"
+    drawn = build(NetworkSpec.parse("mlp:32,32", (4,), 2), torch.Generator().manual_seed(0))
+    save_network(folder / "student", drawn, right_network(TRACK)[1], env=TRACK, environment=EnvRef(TRACK).to_json())
+    export_policy(folder, "int8", out)
+    done = subprocess.run([sys.executable, "example.py"], cwd=out, capture_output=True, text=True, check=True)
+    assert "100.0% of 64" in done.stdout

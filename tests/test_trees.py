@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SIGN, Killed, killed_at
+from conftest import ROOT, SIGN, Killed, SignEnv, killed_at
 from test_boards import STRICT
 from test_export import needs_cc
 from tiny_envs import LINEAR, MOVED, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
@@ -495,3 +495,25 @@ def test_a_tree_whose_nodes_share_what_hangs_from_them_is_refused():
     feature = tuple(0 if node < nodes - 1 else -1 for node in range(nodes))
     with pytest.raises(SpecError, match="hangs from none or from several"):
         Tree((2,), PAIRS, "raw", feature, (0.0,) * nodes, below, below, ((0, 0),) * nodes)
+
+
+def test_choices_beyond_an_int_are_refused_before_anything_is_grown(tmp_path):
+    """The C that was written for them ended Python."""
+    head = head_for(Choices((2,), (2**31,)), "q")
+    stump = Tree((2,), head, "raw", (0, -1, -1), (0.5, 0, 0), (1, 0, 0), (2, 0, 0), ((0,), (0,), (1,)))
+    with pytest.raises(SpecError, match="beyond 31 bits have no place in C's int"):
+        source(stump, ObsSpec((2,)), "far")
+
+    class FarEnv(SignEnv):
+        action_space = gymnasium.spaces.Discrete(2, start=2**31)
+
+        def step(self, action):
+            return super().step(action - 2**31)
+
+    far = "distilrl/FarChoices-v0"
+    if far not in gymnasium.registry:
+        gymnasium.register(far, entry_point=FarEnv)
+    teacher = Teacher.from_callable(lambda obs: torch.cat([-obs[:, :1], obs[:, :1]], 1), kind="q", name="far")
+    with pytest.raises(SpecError, match="beyond 31 bits"):
+        distill_tree(teacher, tiny_job(far), tmp_path / "tree")
+    assert not (tmp_path / "tree").exists()

@@ -15,7 +15,8 @@
 #define REPEATS 100 /* decisions on each, which are measured together */
 #endif
 #ifndef ELEMENT
-#define ELEMENT int32_t /* of an action: int32_t, or float where actions are real */
+#define ELEMENT int32_t /* of an action in golden.bin: int32_t, or float where actions are real */
+#define CHOICES
 #endif
 #define LOOPS 1000000 /* of two instructions */
 
@@ -73,6 +74,10 @@ static policy_state state, next;
 static __attribute__((noinline)) void decide(void) {
 #ifdef SCALAR
     action[0] = policy_act(GIVEN);
+#elif defined(CHOICES)
+    int own[POLICY_ACTION_SIZE]; /* which is not int32_t everywhere */
+    policy_act(GIVEN, own);
+    for (int i = 0; i < POLICY_ACTION_SIZE; i++) action[i] = own[i];
 #else
     policy_act(GIVEN, action);
 #endif

@@ -18,6 +18,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ExtraError, SpecError
 from distilrl.events import Check as CheckEvent
 from distilrl.events import Replaying, Resumed, Step, Watch
+from distilrl.export.last import last_step
 from distilrl.export.replay import find_compiler
 from distilrl.export.tree import export_tree
 from distilrl.files import digest, read_json_as, write_json, write_text
@@ -138,6 +139,7 @@ def distill_tree(
     find_compiler()  # asked for before an hour's work, not after
     teacher, job = with_files(teacher, job)
     one, info, folder = load_one(teacher, job.train), describe_env(job.train.env), RunFolder(out)
+    last_step(one.head.student).check_c()
     if info.obs.pixels != (config.extractor == "pong"):
         with_pixels = "pixels: trees need the extractor 'pong', made for Pong"
         without = "vectors: leave the extractor at 'raw'"

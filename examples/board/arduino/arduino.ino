@@ -32,8 +32,8 @@ void loop() {
     read_observation();
     unsigned long start = micros();
     int action = policy_act(GIVEN);
-    /* of several choices, or of real numbers:
-       float action[POLICY_ACTION_SIZE]; policy_act(GIVEN, action); */
+    /* of several choices (int) or of real numbers (float):
+       int action[POLICY_ACTION_SIZE]; policy_act(GIVEN, action); */
     unsigned long took = micros() - start;
     apply(action);
     Serial.print("us ");

@@ -35,6 +35,7 @@ from distilrl.runs import RunFolder
 from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import EnvLike, EnvRef, Excerpt, ObsSpec, env_ref
 from distilrl.specs import NetworkSpec
+from distilrl.teachers.hub import offline
 
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
@@ -95,8 +96,11 @@ def export_policy(
             f"The student {spec.describe()} remembers, and '{target}' cannot hold that: export it to {others}."
         )
     if target in ("c", "int8", "web"):
-        what = "integers" if target == "int8" else "C"
-        steps(student.bare(student.stored.network), what)  # what cannot be written is refused before it is played
+        # what cannot be written is refused before it is played
+        layers = steps(student.bare(student.stored.network), "integers" if target == "int8" else "C")
+        last_step(student.stored.head).check_c()
+        if target == "int8":
+            int8.check_activations(layers)
     with watching(watch) as watch:
         watch(Phase("recording"))
         seen = recorded(student.policy, student.info.ref, watch, sensors=student.sensors)
@@ -201,12 +205,15 @@ class _Export:
         card = self.student.card(self.target) | more
         # integers give choices as differences from their mean, and are held against such
         policy = Policy(network if rounded is None else without_offset(network, self.head), self.head)
+        tuned = rounded is not None and rounded.network is not self.student.stored.network
+        student = self.student.bare(self.student.stored.network)
+        beside = Policy(without_offset(student, self.head), self.head) if tuned else None
 
         def write(part: Path) -> list[str]:
             return self._write(part, network, card, rounded.integers if rounded is not None else None)
 
         env = self.info.ref if self.student.named else None  # the verdict is run again where it was
-        return keep_export(self.out, policy, self.seen, card, write, self.watch, env=env)
+        return keep_export(self.out, policy, self.seen, card, write, self.watch, env=env, beside=beside)
 
     def _write(
         self, folder: Path, network: Network, card: dict[str, Any], integers: int8.Quantised | None
@@ -323,18 +330,18 @@ class _Export:
         student, config = self.student, self.student.config
         if config is None or student.results is None or student.policy.remembers:  # it is tuned on single states
             return None
-        if any(isinstance(term, TDTerm) for term in config.terms):  # its values are of rewards, not the teacher's
+        # rewards taught it, not the teacher; or what it sees is not what the teacher is asked about
+        rewarded = config.reward.env_steps > 0 or any(isinstance(term, TDTerm) for term in config.terms)
+        if rewarded or not student.sensors.exact:
             return None
         try:
-            teacher = load_teachers(config.tasks[0].teacher, self.info.ref, config.combine)
+            with offline():  # the run named it, not who exports
+                teacher = load_teachers(config.tasks[0].teacher, self.info.ref, config.combine)
         except DistilError:  # its file is elsewhere by now: the integers stay as calibrated
             return None
         if teacher.policy.remembers:  # it cannot be asked about states out of their order
             return None
-        plays = [
-            recorded(student.policy, self.info.ref, self.watch, number, sensors=student.sensors)
-            for number in range(1, TUNED_ON + 1)
-        ]
+        plays = [recorded(student.policy, self.info.ref, self.watch, number) for number in range(1, TUNED_ON + 1)]
         return qat.fine_tune(
             self.student.bare(student.stored.network),
             teacher,

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from typing import cast
 
 from distilrl.export.c_kernels import VECTORS, packed, pixel_functions, shared, together
@@ -117,20 +117,33 @@ void policy_values({declared(obs, memory)}, float values[{width}]);
 
 def _parts(obs: ObsSpec) -> str:
     """Where each part of a Dict or a Tuple begins; nothing of a single one."""
-    parts = [re.sub(r"[^\w. -]", "_", name.rpartition("[")[0]) for name in obs.names]  # no name ends a comment of C
-    runs = [(part, len(list(same))) for part, same in groupby(parts)]
+    split = [name.rpartition("[") for name in obs.names]
+    parts = [(part, [int(own[2][:-1]) for own in same]) for part, same in groupby(split, lambda own: own[0])]
+    runs = [run for part, places in parts for run in _runs(_readable(part), places)]
+    whole = len(parts) == len(runs) == 1 and "[" not in runs[0][0]
+    if len(parts) == 1 and not whole and len(obs.names) <= MOST_NAMES:  # some of them are hidden
+        return f": {', '.join(map(_readable, obs.names))}"
     begins = accumulate((size for _, size in runs), initial=0)
     told = ", ".join(
-        f"{part} at {begin}{_one_hot(obs.codes[begin : begin + size])}"
-        for (part, size), begin in zip(runs, begins, strict=False)
+        f"{run} at {begin}{_one_hot(obs.codes[begin : begin + size])}"
+        for (run, size), begin in zip(runs, begins, strict=False)
     )
-    whole = all(name.endswith(f"[{place}]") for place, name in enumerate(obs.names))
-    if len(runs) == 1 and not whole and len(obs.names) <= MOST_NAMES:  # some of them are hidden
-        readable = (re.sub(r"[^][\w. -]", "_", name) for name in obs.names)
-        return f": {', '.join(readable)}"
-    if len(runs) > 1:
-        return f", flattened: {told}"
-    return _one_hot(obs.codes)
+    beside = f", pixels {obs.image} at {len(obs.names)}" if obs.image is not None and parts else ""
+    return f", flattened: {told}{beside}" if beside or (parts and not whole) else _one_hot(obs.codes)
+
+
+def _readable(name: str) -> str:
+    """A name that ends no comment of C."""
+    return re.sub(r"[^][\w. -]", "_", name)
+
+
+def _runs(part: str, places: list[int]) -> list[tuple[str, int]]:
+    """Names of what lies side by side of a part, and how many numbers each has; all from the first on are the part."""
+    if places == list(range(len(places))):
+        return [(part, len(places))]
+    cuts = [0, *(at for at in range(1, len(places)) if places[at] != places[at - 1] + 1), len(places)]
+    rows = [places[begin:end] for begin, end in pairwise(cuts)]
+    return [(f"{part}[{row[0]}{f' to {row[-1]}' if len(row) > 1 else ''}]", len(row)) for row in rows]
 
 
 def _one_hot(codes: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """export.json, the card of an export: what is in it, where it comes from, and what is needed to check it again."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ from distilrl.text import in_comment
 
 STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
+STRETCH, ROOM = 500, 2**21
+"""Steps in a row of each of eight environments where memory or sensors are, and numbers that all of them hold together;
+of large observations as few steps as make a thousand."""
+LONGEST = 20_000
+"""Steps after which an episode of that play is broken off."""
 MORE_SEEDS = EXPORT_SEEDS + 1_000_000
 """First of those of further episodes, where the first ones are short."""
 EXPLORED = 0.05
@@ -124,13 +130,15 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
 
 
 def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0, *, sensors: Sensors = EXACT) -> Recording:
-    """A thousand observations of a policy's own play as it sees them, now and then disturbed; another thousand for each
-    number. Of one with memory, its episodes one after the other.
+    """A thousand observations of a policy's own play as it sees them, now and then disturbed; others for each number.
+    Of one with memory up to four thousand: stretches of its episodes, one after the other.
     """
     episodes = 8
     if policy.remembers or not sensors.exact:
-        return _sequences(policy, env, seeds_from(EXPORT_SEEDS + number * episodes, episodes), sensors)
-    how = Play(env, epsilon=EXPLORED, keep_states=STATES, max_steps=20_000)
+        seen = _sequences(policy, env, seeds_from(EXPORT_SEEDS + number * episodes, episodes), sensors)
+        spread = np.linspace(0, len(seen.obs) - 1, STATES).astype(int)
+        return seen if policy.remembers else Recording.of(seen.obs[spread])
+    how = Play(env, epsilon=EXPLORED, keep_states=STATES, max_steps=LONGEST)
     states = play(policy, how, seeds_from(EXPORT_SEEDS + number * episodes, episodes), watch=watch).states
     if len(states) < STATES:
         # short episodes: as many more as it takes, if they are all as short as the longest of these
@@ -142,16 +150,23 @@ def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0, *, sens
 
 
 def _sequences(policy: Policy, env: EnvRef, seeds: list[int], sensors: Sensors) -> Recording:
-    """As many steps of each of several environments as make a thousand, one environment after the other."""
+    """A stretch of each of several environments, one after the other: of every other one its first steps, of the others
+    those with which the first episode ends that is long enough, so that what drifts is seen at both ends.
+
+    Memory starts anew where a stretch begins, and where its episodes do.
+    """
     envs, rng = make_vec_env(env, len(seeds)), np.random.default_rng(seeds[0])
     feed, everywhere = Feed(sensors, seeds, envs.info.obs.frames), np.arange(len(seeds))
-    seen, begins, fresh = [], [], np.ones(len(seeds), np.bool_)
+    length = min(max(ROOM // (len(seeds) * math.prod(envs.info.obs.shape)), STATES // len(seeds)), STRETCH)
+    stretches: list[deque[tuple[NDArray[Any], bool]]] = [deque(maxlen=length) for _ in seeds]
+    fresh, going = np.ones(len(seeds), np.bool_), np.ones(len(seeds), np.bool_)
     try:
         obs, state = envs.reset(np.array(seeds, np.int64)), policy.start(len(seeds))
-        for _ in range(STATES // len(seeds)):
-            seen.append(feed.see(obs, everywhere))
-            begins.append(fresh)
-            actions, state = policy.act(torch.from_numpy(seen[-1]), state)
+        for count in range(1, LONGEST + 1):
+            seen = feed.see(obs, everywhere)
+            for k in going.nonzero()[0]:
+                stretches[k].append((seen[k].copy(), bool(fresh[k])))
+            actions, state = policy.act(torch.from_numpy(seen), state)
             chosen = actions.numpy().copy()
             random = rng.random(len(seeds)) < EXPLORED
             chosen[random] = envs.info.action.sample(int(random.sum()), rng)
@@ -160,10 +175,15 @@ def _sequences(policy: Policy, env: EnvRef, seeds: list[int], sensors: Sensors) 
             obs, fresh = step.obs, step.terminated | step.truncated
             state = policy.restart(state, torch.from_numpy(fresh))
             feed.restart(fresh)
+            if count >= length:
+                going[::2] = False
+                going &= ~fresh
+            if not going.any():
+                break
     finally:
         envs.close()
-    states = np.stack(seen, axis=1).reshape(-1, *obs.shape[1:])
-    return Recording(states, np.stack(begins, axis=1).reshape(-1)) if policy.remembers else Recording.of(states)
+    begins = [step == 0 or fresh for one in stretches for step, (_, fresh) in enumerate(one)]
+    return Recording(np.stack([seen for one in stretches for seen, _ in one]), np.array(begins, np.bool_))
 
 
 @dataclass(frozen=True)

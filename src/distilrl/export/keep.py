@@ -3,7 +3,7 @@
 import io
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distilrl.errors import FileError
-from distilrl.events import Watch
+from distilrl.events import Phase, Watch
 from distilrl.export import c
 from distilrl.export.card import FORMAT, PAGE
 from distilrl.export.examples import example
@@ -97,6 +97,7 @@ def keep_export(
     watch: Watch,
     *,
     env: EnvRef | None = None,
+    beside: Policy | None = None,
 ) -> dict[str, Any]:
     """Writes an export beside its place, replays it, and moves it into place only if it answers as the policy does.
 
@@ -110,6 +111,7 @@ def keep_export(
         write: writes the files into a folder and names those that can be played.
         watch: told as the work goes on.
         env: in which integers are played; the card's by default.
+        beside: who the card says how near the files are to, where that is not the policy that they were tuned to.
 
     Raises:
         FileError: the folder holds something else, cannot be written, or the files do not answer as the policy does.
@@ -124,8 +126,9 @@ def keep_export(
     try:
         part.mkdir()
         files = write(part)
-        _check(part, files, policy, seen, card)
+        _check(part, files, policy, seen, card, beside)
         if card["target"] == "int8":
+            watch(Phase("verdict"))
             card["played"] = {name: verify_own(part / name, env, watch).to_json() for name in files}
             write_json(part / "export.json", card)
         _swap(part, out, work / "old")
@@ -138,26 +141,32 @@ def keep_export(
     return card | {"path": str(out)}
 
 
-def _check(part: Path, files: list[str], policy: Policy, seen: Recording, card: dict[str, Any]) -> None:
+def _check(
+    part: Path, files: list[str], policy: Policy, seen: Recording, card: dict[str, Any], beside: Policy | None
+) -> None:
     """Replays the files, and writes golden observations, an example, and the card with every file's digest."""
     target = card["target"]
     opened = {name: open_export(part / name, policy.head, seen.obs[0].size) for name in files}
-    card["replay"] = {name: _replayed(name, file, policy, seen, target) for name, file in opened.items()}
+    card["replay"] = {name: _replayed(name, file, policy, seen, target, beside) for name, file in opened.items()}
     card["files"] = {name: (part / name).stat().st_size for name in files}
-    write_golden(part, opened[files[0]], policy, seen, target)
+    write_golden(part, [opened[name] for name in files], policy, seen, target)
     card["sha256"] = {path.name: digest(path) for path in sorted(part.iterdir())}
     write_json(part / "export.json", card)
 
 
-def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, target: str) -> dict[str, Any]:
-    """Holds a file against the policy on recorded observations; what export.json says of it.
+def _replayed(
+    name: str, file: ExportedFile, policy: Policy, seen: Recording, target: str, beside: Policy | None = None
+) -> dict[str, Any]:
+    """Holds a file against the policy on recorded observations; what export.json says of it, or of how near it is to
+    ``beside``.
 
     Raises:
         FileError: it does not answer as the policy does.
     """
     numbers = seen.numbers(policy)
     own = 0.0 if target == "int8" else rounding(policy, seen, numbers)
-    found: Held = held(file(seen.obs, seen.begins), numbers, policy.head, rounded=own)
+    answers = file(seen.obs, seen.begins)
+    found: Held = held(answers, numbers, policy.head, rounded=own)
     good = found.consistent and found.distance <= INT8_DISTANCE if target == "int8" else found.alike
     coarse = float((own / last_step(policy.head).scales(numbers.numpy())).max())
     if not good and ROUNDINGS * coarse > COARSEST:
@@ -177,19 +186,22 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
             f"{name} does not answer as the student does (numbers differ by up to {found.largest_difference:.1e} of "
             f"the largest, {found.same_action:.1%} of the actions are the same): it was not kept; please report this."
         )
-    return found.to_json()
+    return (found if beside is None else held(answers, seen.numbers(beside), policy.head)).to_json()
 
 
-def write_golden(folder: Path, file: ExportedFile, policy: Policy, seen: Recording, target: str) -> None:
-    """Observations and expected actions beside the file, and an example that loads it."""
+def write_golden(folder: Path, files: Sequence[ExportedFile], policy: Policy, seen: Recording, target: str) -> None:
+    """Observations and expected actions beside the files, for example.c of the first and example.py of the last, and
+    the latter.
+    """
     golden, last = seen.few(GOLDEN, remembers=policy.remembers), last_step(policy.head)
-    some, answers = golden.obs, file(golden.obs, golden.begins)
+    some, answers = golden.obs, files[-1](golden.obs, golden.begins)
     archive = io.BytesIO()
     near = 10 * last.near(answers.actions)  # another runtime sums in another order
     np.savez_compressed(archive, obs=some, values=answers.values, action=answers.actions, near=near)
     write_bytes(folder / "golden.npz", archive.getvalue())
     if target in ("c", "int8", "web"):
-        pairs = zip(last.golden(answers.actions), some, strict=True)
+        first = answers if len(files) == 1 else files[0](golden.obs, golden.begins)
+        pairs = zip(last.golden(first.actions), some, strict=True)
         write_bytes(
             folder / "golden.bin", b"".join(action.tobytes() + np.ascontiguousarray(o).tobytes() for action, o in pairs)
         )

@@ -26,6 +26,9 @@ TOLERANCE = 1e-5
 """By how much a file's numbers may differ, as a share; choices only between values closer than that."""
 ROUNDINGS = 4
 """Times a student's own rounding by which a file's numbers may differ beyond that: it sums in another order."""
+FURTHEST = 100
+"""Times what usually lies between the best option of a state and the next, beyond which how far one lies below says
+nothing of how finely they are told apart."""
 COARSEST = 1e-3
 """And no further: a student that is rounded by more is none to hold a file to."""
 
@@ -55,6 +58,13 @@ class Last(Protocol):
 
     def prototype(self, obs: str) -> str:
         """C's declaration of ``policy_act`` for this declaration of its observation, without the semicolon."""
+
+    def check_c(self) -> None:
+        """Makes sure that C can hold the action.
+
+        Raises:
+            SpecError: it cannot.
+        """
 
     def comment(self) -> str:
         """What the action is, for the header; lines of plain text."""
@@ -101,6 +111,9 @@ class Last(Protocol):
 
     def allowed(self, numbers: NDArray[np.float32], rounded: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """How far a file's numbers may be from these (B, P), which are ``rounded`` (P,) themselves, (P,)."""
+
+    def tie(self, numbers: NDArray[np.float32], rounded: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """As `allowed`, by how much an action may follow from other numbers than these, as `same` takes it."""
 
     def same(
         self, ours: NDArray[Any], theirs: NDArray[Any], numbers: NDArray[np.float32], tie: NDArray[np.float64]
@@ -172,9 +185,12 @@ class ChoiceStep:
         lines = [f"action[{i}] from {text}" for i, text in enumerate(ranges)]
         return "\n".join(["The greedy action, one number for each choice:", *lines])
 
-    def c_body(self, values: str = "values[{}]", *, above: str = "values[{}] > values[{}]") -> str:  # noqa: ARG002
+    def check_c(self) -> None:
         if max(abs(start) + n for start, n in zip(self._start, self.action.nvec, strict=True)) > BEYOND_INT:
             raise SpecError("Choices that are numbered beyond 31 bits have no place in C's int: export it to onnx.")
+
+    def c_body(self, values: str = "values[{}]", *, above: str = "values[{}] > values[{}]") -> str:  # noqa: ARG002
+        self.check_c()
         lines = ["    int best;"]
         first = 0
         for index, (n, start) in enumerate(zip(self.action.nvec, self._start, strict=True)):
@@ -231,6 +247,14 @@ class ChoiceStep:
         scales = self.scales(numbers)
         return np.minimum(TOLERANCE * scales + ROUNDINGS * np.max(rounded), COARSEST * scales)
 
+    def tie(self, numbers: NDArray[np.float32], rounded: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        # what tells options apart may be a thousandth of what they have in common, or of how far below a mask lies
+        blocks = np.split(numbers.astype(np.float64), np.cumsum(self.action.nvec)[:-1], axis=1)
+        behind = [np.sort(block.max(1, keepdims=True) - block, axis=1)[:, 1:] for block in blocks]
+        apart = [min(one.max(), FURTHEST * float(np.median(one[:, 0]))) if one.size else 0.0 for one in behind]
+        tie = TOLERANCE * np.repeat(apart, self.action.nvec) + 2 * ROUNDINGS * np.max(rounded)  # both are rounded
+        return np.minimum(tie, self.allowed(numbers, rounded))
+
     def same(
         self, ours: NDArray[Any], theirs: NDArray[Any], numbers: NDArray[np.float32], tie: NDArray[np.float64]
     ) -> bool:
@@ -268,6 +292,9 @@ class RealStep:
 
     def prototype(self, obs: str) -> str:
         return f"void policy_act({obs}, float action[{self.size}])"
+
+    def check_c(self) -> None:
+        """Floats hold all."""
 
     def comment(self) -> str:
         ends = [
@@ -370,6 +397,9 @@ class RealStep:
         summed = ROUNDINGS * rounded + ROUNDED * np.abs(numbers).max(0)
         allowed: NDArray[np.float64] = TOLERANCE * self._units(numbers) + summed
         return np.minimum(allowed, COARSEST * self.scales(numbers))
+
+    def tie(self, numbers: NDArray[np.float32], rounded: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        return self.allowed(numbers, rounded)
 
     def same(
         self,

@@ -29,6 +29,9 @@ from distilrl.spaces import Excerpt
 from distilrl.teachers.onnx import failed, open_graph
 from distilrl.text import first_line
 
+TOGETHER = 64
+"""Observations, or stretches of play, that are asked about at once: a thousand images and all that a network makes of
+them may take more memory than there is."""
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
 
 
@@ -90,23 +93,34 @@ class Recording:
         """
         if not remembers:
             return Recording.of(self.obs[:: max(len(self.obs) // count, 1)][:count])
-        starts = [0, *(self.begins[1:].nonzero()[0] + 1).tolist(), len(self.obs)]
-        lengths = [until - start for start, until in itertools.pairwise(starts)]
-        chosen = next((k for k, length in enumerate(lengths) if length >= count // 4), int(np.argmax(lengths)))
-        some = slice(starts[chosen], starts[chosen] + min(lengths[chosen], count))
+        stretches = self._stretches()
+        long = (one for one in stretches if one.stop - one.start >= count // 4)
+        chosen = next(long, max(stretches, key=lambda one: one.stop - one.start))
+        some = slice(chosen.start, min(chosen.start + count, chosen.stop))
         return Recording(self.obs[some], self.begins[some])
+
+    def _stretches(self) -> list[slice]:
+        """Steps in a row that memory goes through."""
+        starts = [0, *(self.begins[1:].nonzero()[0] + 1).tolist(), len(self.obs)]
+        return [slice(*ends) for ends in itertools.pairwise(starts)]
 
     def numbers(self, policy: Policy) -> Tensor:
         """What a policy says of them, (K, P)."""
         obs = torch.from_numpy(self.obs)
         with torch.no_grad():
             if not policy.remembers:
-                return policy.forward(obs)[0]
-            rows, state = [], policy.start(1)
-            for one, begins in zip(obs, self.begins, strict=True):
-                row, state = policy.forward(one.unsqueeze(0), policy.start(1) if begins else state)
-                rows.append(row)
-            return torch.cat(rows)
+                return torch.cat([policy.forward(part)[0] for part in torch.split(obs, TOGETHER)])
+            rows, places = [], []
+            stretches = sorted(self._stretches(), key=lambda one: one.start - one.stop)  # those that go on stand first
+            for first in range(0, len(stretches), TOGETHER):
+                group = stretches[first : first + TOGETHER]
+                state = policy.start(len(group))
+                for step in range(group[0].stop - group[0].start):
+                    now = torch.tensor([one.start + step for one in group if one.start + step < one.stop])
+                    row, state = policy.forward(obs[now], tuple(part[: len(now)] for part in state))
+                    rows.append(row)
+                    places.append(now)
+            return torch.cat(rows)[torch.cat(places).argsort()]
 
 
 def rounding(policy: Policy, seen: Recording, numbers: Tensor) -> NDArray[np.float64]:
@@ -144,7 +158,7 @@ def held(answers: Answers, numbers: Tensor, head: Head, *, rounded: NDArray[np.f
     apart = np.abs(answers.values - values).max(0)
     # an integer file decides by more digits than its numbers have; real actions follow from theirs
     consistent = last.same(answers.actions, own, answers.values, np.zeros_like(allowed) if head.real else allowed)
-    same = last.same(answers.actions, expected, values, allowed)
+    same = last.same(answers.actions, expected, values, last.tie(values, rounded))
     distance = last.distance(answers.actions, expected)
     alike = consistent and same and bool((apart <= allowed).all())
     return Held(len(values), float(agreed.mean()), float((apart / scales).max()), distance, consistent, alike)
@@ -174,12 +188,13 @@ class ExportedFile:
         ``begins`` (B,), by default with the first.
         """
         if self.start is None:
-            return self.step(obs, ())[0]
-        begins = np.arange(len(obs)) == 0 if begins is None else begins
-        rows, state = [], self.start(1)
-        for row, fresh in zip(obs, begins, strict=True):
-            answers, state = self.step(row[None], self.start(1) if fresh else state)
-            rows.append(answers)
+            rows = [self.step(obs[first : first + TOGETHER], ())[0] for first in range(0, max(len(obs), 1), TOGETHER)]
+        else:
+            begins = np.arange(len(obs)) == 0 if begins is None else begins
+            rows, state = [], self.start(1)
+            for row, fresh in zip(obs, begins, strict=True):
+                answers, state = self.step(row[None], self.start(1) if fresh else state)
+                rows.append(answers)
         return Answers(np.concatenate([one.values for one in rows]), np.concatenate([one.actions for one in rows]))
 
 

@@ -49,6 +49,7 @@ def source(tree: Tree, obs: ObsSpec, comment: str) -> c.Source:
         Path("policy.c").write_text(source(tree, info.obs, "my tree").code)
     """
     head, last = tree.head, last_step(tree.head)
+    last.check_c()
     leaves = [node for node, feature in enumerate(tree.feature) if feature < 0]
     numbers = tree.numbers[leaves]
     actions = last.shifted(head.greedy(numbers).numpy())
