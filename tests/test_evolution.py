@@ -327,3 +327,32 @@ def test_a_candidate_whose_episodes_never_end_is_cut():
     search.step(envs, Point(Bounds((-5.0,), (5.0,))), limit=20)
     envs.close()
     assert search.env_steps == 4 * 20
+
+
+def test_a_number_that_never_varied_gets_no_weight_by_chance():
+    """Its weights were a random walk, which the first real change of it would have answered to."""
+    network = build(NetworkSpec((2,), 1, hidden=(5,)), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.layers[0].weight[:, 1] = 0.0
+    trained = as_trained(network, torch.tensor([0.0, 101325.0]), torch.ones(2))
+    search = Search(network, trained, REWARD, 0)
+    own = search.units[: 5 * 2].view(5, 2)
+    assert (own[:, 1] == 0).all()
+    assert (own[:, 0] > 0).all()
+    moved = search.network(search.weights + search.units, ships=True)
+    assert torch.equal(*moved(torch.tensor([[0.5, 101325.0], [0.5, 0.0]])))
+
+
+def test_the_stage_is_held_to_episodes_that_chose_nothing_before(monkeypatch):
+    from distilrl import stream
+    from distilrl.evolution import APART, LONGER
+
+    played, how = [], stream.play
+    monkeypatch.setattr(stream, "play", lambda p, h, seeds, **more: played.append(set(seeds)) or how(p, h, [0], **more))
+    config = config_of()
+    check = stream.Check(config, ACCEPTANCE)
+    policy = Policy(TEACHER.fitted(describe_env(EnvRef(MIDDLE))).network, Point(Bounds((-5.0,), (5.0,))))
+    for turn in range(50):
+        check.others(policy, config.stop.final_episodes, turn=turn)
+    check.others(policy, LONGER * config.stop.check_episodes, turn=APART)
+    assert not set.union(*played[:-1]) & played[-1]

@@ -650,3 +650,22 @@ def test_a_file_system_without_locks_keeps_nobody_out(cut, sign_teacher, monkeyp
 
     monkeypatch.setattr("fcntl.flock", refused)
     go_on(cut, sign_teacher)
+
+
+def test_each_task_has_its_own_numbers_in_its_metrics(sign_teacher, tmp_path):
+    """What the student returned while it learned, and the drift, were the first task's in all of them."""
+    short = EnvRef(SIGN, {"max_episode_steps": 5})
+    two = small(network="mlp:4,4", env_steps=960, tasks=(TaskFile(EnvRef(SIGN)), TaskFile(short)))
+    distill([sign_teacher] * 2, replace(job(), train=two), tmp_path / "run", report=False)
+    homes = [RunFolder(tmp_path / "run").of_task(label) for label in (SIGN, short.label)]
+    first, second = (read_metrics(home.metrics)[-1] for home in homes)
+    assert float(first["training_return"]) > 5.0 >= float(second["training_return"])
+    assert first.keys() == second.keys()
+
+
+def test_assistants_that_cannot_be_told_from_the_student_are_refused(sign_teacher, tmp_path):
+    """A student without a hidden layer has no wider one of its kind."""
+    linear = replace(job(), train=job().train.but(network="mlp:"))
+    with pytest.raises(SpecError, match=r"A student of no hidden layer \(mlp:\) has no wider ones"):
+        distill_chain(sign_teacher, linear, tmp_path / "chain", 2)
+    assert not (tmp_path / "chain").exists()

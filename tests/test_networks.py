@@ -8,9 +8,10 @@ from distilrl.context import numbers_of
 from distilrl.errors import FileError, SpecError
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
-from distilrl.networks import build
+from distilrl.networks import build, count_macs
 from distilrl.spaces import Choices, ObsSpec
 from distilrl.specs import NetworkSpec, spelled, suited
+from distilrl.teachers import Teacher
 
 PIXELS = (4, 84, 84)
 HEAD = Categorical(Choices((2,)))
@@ -230,3 +231,46 @@ def test_a_damaged_spec_is_named(tmp_path, damage):
     write_json(tmp_path / "spec.json", read_json(tmp_path / "spec.json") | damage)
     with pytest.raises(FileError, match=r"spec\.json is damaged"):
         load_network(tmp_path)
+
+
+def test_a_number_far_from_0_takes_nothing_from_the_others():
+    """Folded into the bias, a clock of 1.7e9 rounded off what stood beside it."""
+    network = build(NetworkSpec((2,), 2, hidden=(8,)), torch.Generator().manual_seed(0))
+    obs = torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
+    network.standardise(torch.zeros(2), torch.ones(2))
+    still = obs.clone()
+    still[:, 1] = 0.0
+    near = network(still)
+    network.standardise(torch.tensor([0.0, 1.7e9]), torch.ones(2))
+    still[:, 1] = 1.7e9
+    torch.testing.assert_close(network(still), near)
+    network(still).sum().backward()
+    assert (network.layers[0].weight.grad[:, 1] == 0).all()
+
+
+def test_a_module_of_float_images_is_counted():
+    """Asked with bytes alone it ended a run behind its verdict."""
+
+    class Floats(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 2, 3)
+
+        def forward(self, obs):
+            return self.conv(obs).flatten(1)
+
+    assert count_macs(Floats(), (1, 5, 5)) == 2 * 9 * 9
+    broken = Teacher.from_callable(Broken(), 2, obs_shape=(3,), name="broken")
+    assert broken.size()["macs"] is None
+
+
+class Broken(torch.nn.Linear):
+    """Answers nothing to zeros."""
+
+    def __init__(self):
+        super().__init__(3, 2)
+
+    def forward(self, obs):
+        if not obs.any():
+            raise RuntimeError("not of zeros")
+        return super().forward(obs)

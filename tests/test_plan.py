@@ -657,6 +657,8 @@ def test_an_undecided_plan_goes_on_with_more_episodes(sign_teacher, tmp_path):
     moment = next(n for n, event in enumerate(events) if isinstance(event, Phase) and event.name == "verdict")
     with pytest.raises(Killed):
         asked_plan(sign_teacher, out, 200, killed_at(moment)[1], resume=True)
+    with pytest.raises(ResumeError, match=r"was asked again, with up to 600 episodes, and that was cut short: .* 200"):
+        asked_plan(sign_teacher, out, 17, resume=True)
     assert without_clock(asked_plan(sign_teacher, out, 200, resume=True)) == without_clock(found)
 
     # whoever plays the verdict's episodes again plays those

@@ -428,8 +428,9 @@ class TrainConfig:
             raise SpecError(
                 f"'burn_in' ({optim.burn_in}) must be below 'sequence' ({optim.sequence}), or nothing is left to learn."
             )
+        apart = WHOLE_BATCH if cell else ()  # of a history, batches are of single states
         reading = next(
-            (one for one in self.terms if isinstance(one, FeatureTerm | JudgedTerm) or one.name in WHOLE_BATCH), None
+            (one for one in self.terms if isinstance(one, FeatureTerm | JudgedTerm) or one.name in apart), None
         )
         if reading is not None:
             raise SpecError(

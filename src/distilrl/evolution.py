@@ -42,6 +42,8 @@ CHECK_EVERY = 5
 """Rounds between checks."""
 LONGER = 4
 """How many times the episodes of a check decide whether a student that looks better is."""
+APART = 10_000
+"""Turn of those episodes: the student that imitated was chosen on others."""
 
 
 def refuse_images(spec: NetworkSpec) -> None:
@@ -94,7 +96,10 @@ class Search:
         sizes = [float(torch.cat([p.detach().reshape(-1) for p in layer]).square().mean().sqrt()) for layer in layers]
         units = [torch.full((p.numel(),), size) for layer, size in zip(layers, sizes, strict=True) for p in layer]
         self.units = torch.cat(units).clamp_min(1e-3)
-        """Root mean square of each weight's layer."""
+        """Root mean square of each weight's layer; 0 of an input that imitation gave no weight because it never varied:
+        what it would change elsewhere nothing here can show."""
+        into = layers[0][0]
+        self.units[: into.numel()].view_as(into)[:, (into == 0).all(0)] = 0.0
 
     def network(self, weights: Tensor, *, ships: bool = False) -> Network:
         """The network of these weights; as it ships, for raw observations."""
@@ -178,7 +183,7 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
     # -- where it stands: at the distilled student, or where an earlier run was cut short
     saved = folder.load_state("reward") if folder is not None else None
     if saved is None:
-        track = _Track(check.others(Policy(trained.networks[0], head), longer))
+        track = _Track(check.others(Policy(trained.networks[0], head), longer, turn=APART))
         best = search.weights.clone()
     else:
         tensors, about = saved
@@ -198,8 +203,10 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
             # -- look at it as it would ship
             policy = Policy(search.network(search.weights, ships=True), head)
             found = check(policy, watch)
-            if found.mean > track.best_return and (others := check.others(policy, longer)) > track.best_return:
-                best, track.best_return = search.weights.clone(), others
+            if found.mean > track.best_return:
+                others = check.others(policy, longer, turn=APART)
+                if others > track.best_return:
+                    best, track.best_return = search.weights.clone(), others
             track.round, track.env_steps = search.round, search.env_steps
             track.train_s = before + time.perf_counter() - started
             track.history.append(_row(trained, track, found, tried))

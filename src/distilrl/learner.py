@@ -350,9 +350,7 @@ class Learner:
         for task, pupil in enumerate(self.pupils):
             moves = tensors.get(f"obs_moves.{task}")
             for network in pupil.copies:
-                network.obs_mean.copy_(tensors[f"obs_mean.{task}"])
-                network.obs_scale.copy_(tensors[f"obs_scale.{task}"])
-                network.obs_moves = moves.to(network.obs_mean.device) if moves is not None else None
+                network.set_statistics(tensors[f"obs_mean.{task}"], tensors[f"obs_scale.{task}"], moves)
             pupil.temperature = float(state["temperatures"][task])
             if pupil.memories is not None:
                 pupil.memories.load_state(below(tensors, f"memories.{task}."))

@@ -13,7 +13,7 @@ from distilrl import stats
 from distilrl.display import watching
 from distilrl.distill import how_played, known_card, results_of, take_acceptance, write_reports
 from distilrl.envs import EnvInfo, describe_env
-from distilrl.errors import SpecError
+from distilrl.errors import ResumeError, SpecError
 from distilrl.events import Event, Judged, Watch, named, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json_as, write_json
@@ -21,10 +21,11 @@ from distilrl.heads import Head
 from distilrl.isolation import isolated
 from distilrl.jobs import Job, Machines, claimed, load_one, with_files
 from distilrl.metrics import write_metrics
+from distilrl.next_steps import PLAYED_ON
 from distilrl.objective import check_terms
 from distilrl.played import Acceptance
 from distilrl.provenance import Provenance
-from distilrl.runs import RunFolder
+from distilrl.runs import RunFolder, fitting
 from distilrl.search import Judgement, Row, Search, first_sizes
 from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder, of_search
 from distilrl.specs import NetworkSpec, spelled, suited
@@ -102,6 +103,7 @@ def plan(
     with watching(watch) as watch, claimed(folder, begun, kind="plan", resume=resume, **asdict(options)):
         known = _known(folder)
         if known is not None and not _asks_more(known, job):  # nothing is left to do
+            _refuse_half_asked(known, folder)
             known_card(RunFolder(folder.path / "winner"), one)
             results = known
         else:
@@ -132,6 +134,22 @@ def _known(folder: RunFolder) -> PlanResults | None:
 def _asks_more(known: PlanResults, job: Job) -> bool:
     """Whether a job asks for more episodes than left a plan undecided."""
     return known.undecided and job.comparison.max_episodes > known.asked[-1]
+
+
+def _refuse_half_asked(known: PlanResults, folder: RunFolder) -> None:
+    """Does not give the verdicts of before for those of a second question that was cut short.
+
+    Raises:
+        ResumeError: the plan in this folder was asked again and has not answered.
+    """
+    saved = folder.load_state() if known.undecided else None
+    with fitting():
+        asked = list(saved[1]["asked"]) if saved is not None else []
+    if len(asked) > len(known.asked):
+        raise ResumeError(
+            f"{folder.path} was asked again, with up to {asked[-1]:,} episodes, and that was cut short: go on with "
+            f"--episodes {asked[-1] // PLAYED_ON}, which plays up to {PLAYED_ON} times as many."
+        )
 
 
 @dataclass(frozen=True)

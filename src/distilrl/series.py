@@ -195,6 +195,11 @@ def distill_chain(
             "out."
         )
     factor = (spec.params / first.params) ** (1 / (assistants + 1))
+    if assistants and not spec.widths and not spec.convs:
+        raise SpecError(
+            f"A student of no hidden layer ({spec.describe()}) has no wider ones of its kind to assist it: give it a "
+            "layer, or leave --assistants out."
+        )
     names = [scaled(spec, round(first.params * factor**k)).describe() for k in range(1, assistants + 1)]
     whole, folders = RunFolder(out), [RunFolder(Path(out) / f"assistant-{k}") for k in range(1, assistants + 1)]
     files = job.train.tasks[0].teacher

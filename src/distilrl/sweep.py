@@ -29,7 +29,7 @@ TABLES = ("sweep.csv", "sweep.md")
 """Files that hold the table."""
 COLUMNS = ("run", "environment", "student", "params", "steps", "seconds", "return [95 %]", "score", "verdict")
 """What people are shown of a row."""
-SINGLE = ("run", "task", "winner")
+SINGLE = ("run", "winner")
 """Kinds of folders whose config.json is of one run."""
 
 

@@ -193,6 +193,12 @@ class Task:
             self.measured[name] = settle(self.measured[name], value, BANDS[name])
         return same
 
+    @property
+    def training_return(self) -> float | None:
+        """Mean of the last episodes that the student played whole while data were collected; None before the first."""
+        returns = self.stream.episode_returns
+        return stats.mean(returns) if returns else None
+
     def drift(self) -> float:
         """Largest two-sample statistic between states visited last and labelled states of before, 0 to 1.
 

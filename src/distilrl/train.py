@@ -244,8 +244,7 @@ class _Run:
 
     def step(self) -> Step:
         """What a progress bar shows."""
-        returns = self.tasks[0].stream.episode_returns
-        return Step(self.env_steps, self.config.data.env_steps, stats.mean(returns) if returns else None)
+        return Step(self.env_steps, self.config.data.env_steps, self.tasks[0].training_return)
 
     def check(self) -> dict[str, Any]:
         """Return on selection seeds, best student, stop rule; one row of metrics."""
@@ -258,8 +257,11 @@ class _Run:
         first = rows[0]
         self._notice_drift()
         self.finalists.add([(row["return"], row["score"]) for row in rows])
+        own = [{"training_return": task.training_return, "drift": task.measured["drift"]} for task in self.tasks]
         others = {
-            f"{name}/{task.name}": row[name] for task, row in zip(self.tasks[1:], rows[1:], strict=True) for name in row
+            f"{name}/{task.name}": value
+            for task, row, more in zip(self.tasks[1:], rows[1:], own[1:], strict=True)
+            for name, value in (row | more).items()
         }
         row = {
             "env_steps": self.env_steps,
@@ -267,8 +269,7 @@ class _Run:
             "train_s": track.train_s,
             **first,
             **others,
-            "training_return": self.step().training_return,
-            "drift": self.tasks[0].measured["drift"],
+            **own[0],
             "labelled_states": self.labelled_states,
             **losses,
         }

@@ -7,6 +7,9 @@ from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.policies import Policy
 
+OF_TASK = ("return", "score", "agreement", "training_return", "drift")
+"""Columns that each task of a run has of its own."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -38,7 +41,7 @@ class Trained:
     def history_of(self, number: int) -> list[dict[str, Any]]:
         """One row per check, with the numbers of one task in the place of the first's."""
         env_id = self.env_ids[number]
-        others = {f"{name}/{env}" for name in ("return", "score", "agreement") for env in self.env_ids}
+        others = {f"{name}/{env}" for name in OF_TASK for env in self.env_ids}
         return [
             {name: row.get(f"{name}/{env_id}", value) for name, value in row.items() if name not in others}
             for row in self.history

@@ -1,6 +1,7 @@
 """How large networks are."""
 
 import math
+from contextlib import suppress
 from typing import cast
 
 import torch
@@ -16,7 +17,7 @@ def count_bytes(network: nn.Module) -> int:
 
 def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
     """Multiply-accumulates of one forward pass of one observation, biases not counted; None where no layer is one of
-    PyTorch's.
+    PyTorch's. An image is of bytes, or of floats where the network answers to no bytes.
     """
     if isinstance(network, Network):
         return network.spec.macs
@@ -40,8 +41,13 @@ def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
     state = (network.start(1),) if hasattr(network, "start") else ()  # type: ignore[operator]
     try:
         with torch.no_grad():
-            network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32), *state)
+            if len(obs_shape) == 3:
+                with suppress(Exception):  # somebody's module, which may raise anything
+                    network(torch.zeros((1, *obs_shape), dtype=torch.uint8), *state)
+                    return total or None
+            total = 0
+            network(torch.zeros((1, *obs_shape)), *state)
+            return total or None
     finally:  # it may be the caller's own
         for hook in hooks:
             hook.remove()
-    return total or None

@@ -18,6 +18,10 @@ from distilrl.heads import Units
 from distilrl.isolation import isolated
 from distilrl.specs import ACTIVATIONS, NetworkSpec
 
+FAR = 1e4
+"""Times its scale by which a number may lie from 0 before what is subtracted from it is subtracted from the observation
+itself while it trains: folded into the first layer's bias it would round off what varies."""
+
 
 class Network(nn.Module):
     """Convolutions, dense layers and a linear head: raw observations to numbers (B, P).
@@ -74,6 +78,7 @@ class Network(nn.Module):
         self.register_buffer("obs_mean", torch.zeros(shape), persistent=False)
         self.register_buffer("obs_scale", torch.ones(shape), persistent=False)
         self.register_buffer("obs_moves", None, persistent=False)
+        self._far = False
         self.register_buffer("_seen", torch.tensor(spec.seen, dtype=torch.int64), persistent=False)
         self.set_units(None)
         if spec.convs or spec.blocks:
@@ -94,12 +99,18 @@ class Network(nn.Module):
             beside = [-1] if self.spec.image is not None else []
             seen = torch.tensor([*self.spec.seen, *beside], device=mean.device)
             mean, scale = (one[seen].repeat(self.spec.history) for one in (mean, scale))
-        self.obs_moves = None
         if moves is not None and self.spec.history > 1:
             own = scale[: len(self.spec.seen)]
-            self.obs_moves = torch.where(own == 0, torch.zeros_like(own), moves[self._seen] / own)
+            moves = torch.where(own == 0, torch.zeros_like(own), moves[self._seen] / own)
+        self.set_statistics(mean, scale, moves if self.spec.history > 1 else None)
+
+    def set_statistics(self, mean: Tensor, scale: Tensor, moves: Tensor | None) -> None:
+        """Takes what `standardise` has made of its arguments."""
         self.obs_mean.copy_(mean)
         self.obs_scale.copy_(scale)
+        self.obs_moves = moves.to(self.obs_mean.device) if moves is not None else None
+        known = self.obs_mean.numel() > 0 and not self.obs_mean.is_meta
+        self._far = known and bool((self.obs_mean * self.obs_scale).abs().max() > FAR)
 
     def forget(self, still: Tensor) -> None:
         """Gives no weight to numbers of a vector that always are what is subtracted from them, so that nothing changes.
@@ -170,9 +181,7 @@ class Network(nn.Module):
                 past = dense.weight[:, start:] * self.obs_scale[:-1]
                 dense.bias.sub_(past @ self.obs_mean[:-1])
                 dense.weight[:, start:] = past
-        self.obs_mean.zero_()
-        self.obs_scale.fill_(1.0)
-        self.obs_moves = None
+        self.set_statistics(torch.zeros_like(self.obs_mean), torch.ones_like(self.obs_scale), None)
 
     def unfold(self) -> None:
         """Makes weights that were written for raw observations the same function under the standardisation and the
@@ -217,6 +226,10 @@ class Network(nn.Module):
     def _entered(self, obs: Tensor) -> Tensor:
         """What the first layer makes of observations."""
         first = self._first()
+        if self._far and not isinstance(first, nn.Conv2d):
+            seen = self.visible(obs).to(first.weight.dtype).flatten(1)
+            weight = self._of_observations(first.weight)
+            return F.linear((seen - self.obs_mean) * self.obs_scale, weight, first.bias)
         weight, bias = self.folded()
         if not isinstance(first, nn.Conv2d):
             return F.linear(self.visible(obs).to(weight.dtype).flatten(1), weight, bias)
@@ -255,9 +268,7 @@ class Network(nn.Module):
 
     def standardise_as(self, other: "Network") -> None:
         """Takes over the standardisation of a network that reads the same."""
-        self.obs_mean.copy_(other.obs_mean)
-        self.obs_scale.copy_(other.obs_scale)
-        self.obs_moves = other.obs_moves.to(self.obs_mean.device) if other.obs_moves is not None else None
+        self.set_statistics(other.obs_mean, other.obs_scale, other.obs_moves)
 
     def in_units(self, x: Tensor) -> Tensor:
         """The last layer's numbers in the units of the outputs."""
