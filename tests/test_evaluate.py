@@ -17,8 +17,9 @@ from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Game, Play
 from distilrl.errors import EnvError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import _shareable, latency_us, load_teachers, play, seeds_from
-from distilrl.events import Unplayed, silent
+from distilrl.events import Noticed, Phase, Unplayed, silent
 from distilrl.heads import Categorical
+from distilrl.inspection import inspect_play
 from distilrl.networks import build
 from distilrl.policies import Policy
 from distilrl.schedules import Progress, Schedule
@@ -673,3 +674,56 @@ def test_an_episode_that_never_ends_is_given_up(monkeypatch):
         ).lengths.tolist()
         == [90] * 3
     )
+
+
+def test_a_function_of_the_users_is_asked_by_one_thread_and_a_cell_by_several():
+    """What it writes its answer into may be one array for all."""
+    function = Teacher.from_callable(lambda obs: obs, name="mine").fitted(describe_env(SIGN))
+    assert not _shareable(function.policy)
+    cell = build(NetworkSpec.parse("gru:3", (2,), 2), torch.Generator())
+    assert _shareable(policy_of(cell, 2))
+
+
+class Counting(torch.nn.Module):
+    """Remembers how often it was asked in an episode."""
+
+    def start(self, count):
+        return (torch.zeros(count, 1),)
+
+    def forward(self, obs, state):
+        (count,) = state
+        return torch.cat([-obs[:, :1], obs[:, :1]], 1) + 0 * count, (count + 1,)
+
+
+def test_a_module_with_memory_is_a_teacher():
+    teacher = Teacher.from_callable(Counting(), name="counting").fitted(describe_env(SIGN))
+    assert teacher.policy.remembers
+    assert evaluate_policy(teacher, SIGN, episodes=4).return_mean == 10.0
+    numbers, (count,) = teacher.policy.forward(torch.ones(3, 2), teacher.policy.start(3))
+    assert (numbers.shape, count.tolist()) == ((3, 2), [[1.0]] * 3)
+
+    class Alone(Counting):
+        def forward(self, obs, state):
+            return obs[:, 0]
+
+    with pytest.raises(TeacherError, match="has 'start' and answers with a Tensor: return a pair"):
+        evaluate_policy(Teacher.from_callable(Alone(), name="alone"), SIGN, episodes=2)
+
+
+@pytest.mark.parametrize("env", ["distilrl/ForgetfulEnv-v0", SIGN])
+def test_an_environment_that_forgets_its_seed_is_told_before_anything_is_learnt(env, sign_teacher):
+    """Only a resumed run found out, hours later."""
+    heard = []
+    accept(sign_teacher.fitted(describe_env(env)), Play(EnvRef(env)), episodes=4, watch=heard.append)
+    told = [one.words for one in heard if isinstance(one, Noticed)]
+    assert bool(told) == (env != SIGN)
+    assert all(words.startswith(f"{env} does not repeat itself under one seed") for words in told)
+    assert told == [one for one in inspect_play(sign_teacher, env, episodes=4).warnings if "seed" in one]
+
+
+def test_what_is_played_is_said_by_its_name(sign_teacher):
+    heard = []
+    evaluate_against(sign_teacher, sign_teacher, SIGN, episodes=60, watch=heard.append)
+    phases = [one.name for one in heard if isinstance(one, Phase)]
+    assert phases[0] == "teacher's check"
+    assert phases[-1] == "verdict"

@@ -436,3 +436,27 @@ def test_a_policy_in_a_folder_is_found_where_none_lies_outside():
     assert _choose({"ppo.zip": 5, "train_eval_metrics.zip": 5, "replay.mp4": 9}, "hf://a/b") == "ppo.zip"
     with pytest.raises(FileError, match=r"several policies \(a/ppo.zip, b/ppo.zip\): name one as hf://a/b/FILE"):
         _choose({"a/ppo.zip": 5, "b/ppo.zip": 5}, "hf://a/b")
+
+
+def test_convolutions_that_no_square_image_explains_are_said(tmp_path):
+    """Padded ones, or numbers beside the image: it was said that file and spec do not belong together."""
+    torch.save({"0.weight": torch.zeros(4, 3, 3, 3), "0.bias": torch.zeros(4), "3.weight": torch.zeros(2, 74),
+                "3.bias": torch.zeros(2)}, tmp_path / "dot.pt")  # fmt: skip
+    asked = TeacherFile(str(tmp_path / "dot.pt"), network="cnn:4k3s2:", activation="relu")
+    with pytest.raises(FileError, match=r"Of no square image do the convolutions of .* make the 74 numbers .* ONNX"):
+        load_teacher(asked)
+
+
+def test_a_state_dict_of_padded_convolutions_is_not_sent_to_another_size(tmp_path):
+    """Its images were resized to what convolutions without padding would need, and another policy played."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, padding=1), nn.ReLU(),
+                            nn.Flatten(), nn.Linear(4 * 4 * 4, 2))  # fmt: skip
+    torch.save(network.state_dict(), tmp_path / "padded.pt")
+    asked = TeacherFile(
+        str(tmp_path / "padded.pt"), network="cnn:4k3s2,4k3s2:", activation="relu", kind="q", divisor=255.0
+    )
+    env = EnvInfo(EnvRef("Pic-v0"), ObsSpec((3, 16, 16), (3, 16, 16), dtype="uint8"), Choices((2,)))
+    with pytest.raises(
+        TeacherError, match=r"export it to ONNX if its convolutions are padded or pooled, .* give --resize"
+    ):
+        load_teacher(asked).fitted(env)

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import SignEnv, make_teacher, sign_network
+from conftest import SIGN, SignEnv, make_teacher, sign_network
 from test_acceptance import leaning
 from tiny_envs import tiny_job
 
@@ -26,7 +26,7 @@ from distilrl.episodes import Play
 from distilrl.errors import EnvError
 from distilrl.export import export_policy
 from distilrl.heads import head_for
-from distilrl.spaces import Choices, EnvRef
+from distilrl.spaces import Choices, EnvRef, env_ref
 from distilrl.teachers import Teacher
 from distilrl.teaching import evaluate_against, evaluate_policy
 
@@ -365,3 +365,37 @@ def test_who_draws_can_be_ended():
             assert process.wait(30) == -signal.SIGTERM
         finally:
             process.kill()
+
+
+def test_a_wrapper_that_makes_another_environment_is_none():
+    """It was played without a word."""
+    with pytest.raises(EnvError, match="does not hold the environment that it was given: name a wrapper"):
+        make_vec_env(EnvRef(SIGN, wrappers=(f"{__name__}:Another",)), 1)
+    make_vec_env(EnvRef(SIGN, wrappers=(f"{__name__}:Around",)), 1).close()
+
+
+class Another(SignEnv):
+    """Takes whatever it is given for something else."""
+
+    def __init__(self, size):
+        super().__init__()
+
+
+class Around(SignEnv):
+    """No gymnasium.Wrapper, but it holds what it is given."""
+
+    def __init__(self, env):
+        self.env = env
+
+
+def test_a_reward_of_none_is_called_so():
+    class Nothing(SignEnv):
+        def step(self, action):
+            obs, _, *rest = super().step(action)
+            return obs, None, *rest
+
+    envs = make_vec_env(env_ref(Nothing), 1)
+    envs.reset(np.zeros(1, np.int64))
+    envs.send(np.zeros((1, 1), np.int64))
+    with pytest.raises(EnvError, match="gave None as its reward, which is no number"):
+        envs.recv()

@@ -2,25 +2,32 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distilrl import stats
-from distilrl.envs import EnvInfo, describe_env
+from distilrl.envs import EnvInfo, describe_env, make_vec_env
 from distilrl.episodes import Episodes, Play, check_clusters
 from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, every_start, joined, play, seeds_from
-from distilrl.events import Phase, Watch, silent
+from distilrl.events import Noticed, Phase, Watch, silent
 from distilrl.files import read_json_as, write_json
 from distilrl.kept import place
 from distilrl.plain import check_number
 from distilrl.played import Acceptance, Returns
+from distilrl.spaces import EnvRef
 from distilrl.teachers import Teacher
 from distilrl.teachers.vecnormalize import unused
 from distilrl.verdict import units_in_words
+
+LOOKED = 4
+"""Steps by which it is told whether an environment repeats itself."""
 
 
 def accept(
@@ -53,6 +60,14 @@ def accept(
     most = episodes if max_episodes is None else max_episodes
     check_number("accept_max_episodes", most, f"[{episodes}, inf)", whole=True)
     _check_answers(teacher, describe_env(how.env))
+    if not _repeats(how.env):
+        watch(
+            Noticed(
+                f"{how.env.label} does not repeat itself under one seed: teacher and student do not meet the same "
+                "episodes, and a run that is cut short cannot be gone on with; call super().reset(seed=seed) and draw "
+                "from self.np_random."
+            )
+        )
     how, rng = replace(how, keep_states=0), np.random.default_rng(0)
     starts = every_start(how, ACCEPT_SEEDS)
     exact = starts is not None
@@ -128,6 +143,21 @@ def _check_measures(how: Play, games: Episodes) -> None:
                 f"In none of the teacher's {len(games.returns)} episodes in {how.env.label} has a step "
                 f"'{measure.name}' in its info: correct the name of the measure, or have the environment give it."
             )
+
+
+def _repeats(env: EnvRef) -> bool:
+    """Whether two environments that are reset with one seed and take the same actions show the same."""
+    shown: list[list[NDArray[Any]]] = []
+    for _ in range(2):
+        with closing(make_vec_env(env, 1)) as made:
+            rng = np.random.default_rng(0)
+            seen = [made.reset(np.array([ACCEPT_SEEDS], np.int64)).copy()]
+            for _ in range(LOOKED):
+                made.send(made.info.action.sample(1, rng))
+                step = made.recv()
+                seen += [step.obs.copy(), step.reward.copy()]
+            shown.append(seen)
+    return all(np.array_equal(one, other) for one, other in zip(*shown, strict=True))
 
 
 def _of_clusters(how: Play, games: Episodes) -> str:

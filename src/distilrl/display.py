@@ -19,6 +19,7 @@ from distilrl.events import (
     Episodes,
     Event,
     Judged,
+    Noticed,
     Phase,
     Reached,
     Recalled,
@@ -130,6 +131,8 @@ class Display:
                 if kept is not None:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
                 print_unused(unused)
+            case Noticed(words=words):
+                console.print(f"[yellow]{escape(words)}[/]", soft_wrap=True)
             case Recalled() if not self._recalled:
                 self._recalled = True
                 console.print("the teacher's episodes: an earlier run's (DISTILRL_CACHE= plays them again)")

@@ -25,6 +25,7 @@ from distilrl.networks import Network, count_bytes
 from distilrl.policies import Policy
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
+from distilrl.teachers.before import Called
 from distilrl.threads import one_thread, use_threads
 
 ATARI_PART = 16
@@ -207,11 +208,14 @@ def _keep_part(game: Game, episodes: Episodes) -> Episodes:
 
 def _shareable(policy: Policy | None) -> bool:
     """Whether several threads may ask it at once: its modules are known, and keep nothing of what they are asked."""
-    known = ("torch.nn.", "distilrl.networks", "distilrl.teachers.", "distilrl.trees")
+    known = ("torch.nn.", "distilrl.networks", "distilrl.blocks", "distilrl.teachers.", "distilrl.trees")
     if policy is None:
         return True
     safe = policy.device.type != "mps"  # PyTorch's own calls are not, from two threads there
-    return safe and all(type(module).__module__.startswith(known) for module in policy.network.modules())
+    return safe and all(
+        type(module).__module__.startswith(known) and not isinstance(module, Called)  # a function of the user's
+        for module in policy.network.modules()
+    )
 
 
 def _played_in_threads(games: list[Game], threads: int, total: int, watch: Watch) -> list[Episodes]:

@@ -44,6 +44,14 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class Noticed:
+    """Something that a person should know, and that ends nothing."""
+
+    words: str
+    """What, in a sentence."""
+
+
+@dataclass(frozen=True)
 class Recalled:
     """The teacher's side of a comparison was played by an earlier run, on the same seeds, and is not played again."""
 
@@ -181,7 +189,7 @@ class Replaced:
 
 
 Event = (
-    Phase | Accepted | Recalled | Judged | Unplayed | Resumed | Replaying
+    Phase | Accepted | Noticed | Recalled | Judged | Unplayed | Resumed | Replaying
     | Step | Check | Episodes | Drawn | Reached | Ended | Replaced
 )  # fmt: skip
 Watch = Callable[[Event], None]

@@ -12,7 +12,7 @@ from distilrl.display import watching
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.evaluate import ACCEPT_SEEDS, seeds_from
-from distilrl.events import Watch
+from distilrl.events import Event, Noticed, Phase, Watch
 from distilrl.isolation import isolated
 from distilrl.plain import check_number
 from distilrl.played import PlayedTeacher, Returns
@@ -80,11 +80,22 @@ def inspect_play(
     info = describe_env(ref)
     teacher = read_teacher(teacher).fitted(info)
     how = Play(ref, threads=threads)
+    noticed: list[str] = []
     with watching(watch) as watch:
-        result = accept(teacher, how, episodes=episodes, weak_ok=True, watch=watch)
+        watch(Phase("teacher's check"))
+
+        def hear(event: Event) -> None:
+            noticed.extend([event.words] if isinstance(event, Noticed) else [])
+            if not isinstance(event, Noticed):  # it is said with the other warnings
+                watch(event)
+
+        result = accept(teacher, how, episodes=episodes, weak_ok=True, watch=hear)
         ways = _ways(info)
-        disturbed = {name: _disturbed(teacher, replace(how, **ways[name]), episodes, watch) for name in ways}
-    warnings = []
+        disturbed = {}
+        for name, way in ways.items():
+            watch(Phase(name))
+            disturbed[name] = _disturbed(teacher, replace(how, **way), episodes, watch)
+    warnings = noticed
     if not result.better_than_random:
         warnings.append(
             "It is no better than random play: wrong environment, wrong preprocessing (frame stack, channel order, "

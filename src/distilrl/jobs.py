@@ -196,7 +196,9 @@ def teachers_of(
             raise SpecError(f"There are {len(refs)} tasks but {len(given)} teachers: give one for each.")
         return [read_teacher(one).fitted(describe_env(ref)) for one, ref in zip(given, refs, strict=True)]
     if not refs or not all(task.teacher for task in config.tasks):
-        raise SpecError("There is no teacher: name its file.")
+        raise SpecError(
+            "There is no teacher: name its file, or call distilrl.distill with it again where it was a function."
+        )
     return [load_teachers(task.teacher, task.env, config.combine) for task in config.tasks]
 
 

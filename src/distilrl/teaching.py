@@ -213,9 +213,11 @@ def evaluate_against(
     )
     with watching(watch) as watch:
         most = accept_episodes * ACCEPT_MORE
+        watch(Phase("teacher's check"))
         acceptance = accept(theirs, how, episodes=accept_episodes, max_episodes=most, weak_ok=True, watch=watch)
         first = FRESH_SEEDS if fresh else VERDICT_SEEDS
         seen = how.sensors if sensors is None else sensors
+        watch(Phase("verdict"))
         found = compare(theirs, mine.policy, how, comparison, acceptance, info, sensors=seen, first=first, watch=watch)
     return Duel(
         policy=DuelPolicy(**vars(found.student), params=mine.params),

@@ -385,4 +385,8 @@ def _wrap(env: gymnasium.Env[Any, Any], text: str, ref: EnvRef) -> gymnasium.Env
         raise EnvError(
             f"Wrapper '{text}' of '{ref.id}' gave back '{type(wrapped).__name__}', not a gymnasium.Env: name a wrapper."
         )
+    if wrapped.unwrapped is not env.unwrapped and not any(one is env for one in vars(wrapped).values()):
+        raise EnvError(
+            f"Wrapper '{text}' of '{ref.id}' does not hold the environment that it was given: name a wrapper."
+        )
     return wrapped

@@ -115,13 +115,29 @@ class Called(nn.Module):
         """The same function for actions that are known."""
         return Called(self.policy, head)
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Raw observations (B, *obs_shape) to numbers (B, P).
+    @property
+    def start(self) -> Callable[[int], State]:
+        """Its own ``start``, where it has memory; a function without has none."""
+        return self.policy.start  # type: ignore[attr-defined, no-any-return]
+
+    def forward(self, obs: Tensor, *state: State) -> Any:
+        """Raw observations (B, *obs_shape), and what it remembers, to numbers (B, P), and what it remembers then.
 
         Raises:
             TeacherError: the function answers with no array, or with no action.
         """
-        given = self.policy(obs.clone())  # it may change what it is given, which is to be learnt from
+        given = self.policy(obs.clone(), *state)  # it may change what it is given, which is to be learnt from
+        if not state:
+            return self._numbers(given, obs)
+        if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], tuple)):
+            raise TeacherError(
+                f"The teacher's module has 'start' and answers with a {type(given).__name__}: return a pair, its "
+                "numbers and the tuple of what it remembers then."
+            )
+        return self._numbers(given[0], obs), given[1]
+
+    def _numbers(self, given: Any, obs: Tensor) -> Tensor:
+        """Numbers (B, P) of what it answers."""
         try:
             answer = torch.as_tensor(given).to(obs.device)
         except (TypeError, ValueError, RuntimeError) as error:

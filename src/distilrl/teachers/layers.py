@@ -216,7 +216,7 @@ def assemble(
     convs = with_strides(convs, label, kernels)
     first = layers[0].weight.shape[1]
     if obs_shape is None or (convs and obs_shape[0] != first) or (not convs and math.prod(obs_shape) != first):
-        obs_shape = (first, *[_side_of(convs, dense[0].weight.shape[1])] * 2) if convs else (first,)
+        obs_shape = (first, *[_side_of(convs, dense[0].weight.shape[1], label)] * 2) if convs else (first,)
     spec = NetworkSpec(
         obs_shape=obs_shape,
         outputs=dense[-1].weight.shape[0],
@@ -234,14 +234,21 @@ def assemble(
     return network
 
 
-def _side_of(convs: Sequence[Layer], features: int) -> int:
-    """Side of square images of which convolutions give so many features: a usual one if it can, else the least."""
+def _side_of(convs: Sequence[Layer], features: int, label: str) -> int:
+    """Side of square images of which convolutions give so many features: a usual one if it can, else the least.
+
+    Raises:
+        FileError: there is none.
+    """
     kernels = [(int(one.weight.shape[2]), one.stride) for one in convs]
     for side in itertools.chain(USUAL_SIZES, range(1, 513)):
         after = functools.reduce(lambda size, kernel: (size - kernel[0]) // kernel[1] + 1, kernels, side)
         if after > 0 and after * after * len(convs[-1].weight) == features:
             return side
-    return ATARI_SIZE
+    raise FileError(
+        f"Of no square image do the convolutions of {label} make the {features:,} numbers that its dense layer reads "
+        "(numbers beside the image, another shape, or padded or pooled convolutions): export it to ONNX."
+    )
 
 
 def with_strides(

@@ -417,7 +417,10 @@ def _output(file: TeacherFile, session: Any, seen: Seen, slots: tuple[Slot, ...]
         if file.output and file.output not in answers:
             way = f"none is called {file.output}"
         elif fitting:
-            way = f"name that of the policy with --teacher-output ({', '.join(fitting)})"
+            way = (
+                f"name that of the policy with --teacher-output ({', '.join(fitting)}), or join the heads of several "
+                "choices into one output, one behind the other"
+            )
         else:
             way = "none gives numbers (batch, numbers), so export the graph up to its action values, logits or means"
         raise FileError(f"{file.path} has the outputs {found[:200]}: {way}.")

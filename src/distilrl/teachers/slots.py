@@ -73,8 +73,9 @@ def find_slots(inputs: Sequence[Any], outputs: Sequence[Any], path: Path) -> tup
     if len(seen) != 1:
         names = ", ".join(str(one.name) for one in inputs)[:120]
         raise FileError(
-            f"{path} has {len(inputs)} inputs ({names}): one observation is needed, and beside it only states, each "
-            "with an output of its shape whose name differs as h_in and h_out do."
+            f"{path} has {len(inputs)} inputs ({names}): one observation is needed (the parts of a Dict as one vector, "
+            "an image last), and beside it only states, each with an output of its shape whose name differs as h_in "
+            "and h_out do."
         )
     states = [(one, partner) for one, partner in pairs if partner is not None]
     first = tuple(seen[0].shape)[:1]

@@ -363,7 +363,8 @@ def _in_a_row(names: list[str], state: dict[str, Tensor], label: str) -> list[st
         if weight.ndim == following.ndim == 2 and following.shape[1] != len(weight):
             raise FileError(
                 f"'{after}' in {label} reads {following.shape[1]} numbers, and '{name}' before it gives {len(weight)}: "
-                "it holds several networks or heads, so save the state_dict of the one that acts alone."
+                "it holds several networks or heads, so save the state_dict of the one that acts alone, or export what "
+                "acts to ONNX with one output of all its numbers."
             )
     return names
 

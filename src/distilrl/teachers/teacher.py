@@ -105,7 +105,9 @@ class Teacher:
         Args:
             policy: takes raw observations, a tensor (B, *obs_shape) as `EnvInfo.obs` describes them, and returns
                 numbers (B, P) as ``kind`` says, or the chosen actions as integers counted from 0, (B,) or (B, F);
-                tensor or array.
+                tensor or array. It answers each row by that row alone, and the same whenever it is asked: it is asked
+                in batches, and about states out of their order. One with memory is an object with ``start(n)``, a tuple
+                of tensors whose first dimension is n, and takes (observations, that tuple) to (numbers, the next).
             outputs: numbers P, or None: as many as the environment's actions ask for.
             obs_shape: shape of one observation; None: whatever the environment gives.
             kind: what the numbers are; None: action values where the environment has choices, real actions where it has
@@ -267,7 +269,7 @@ class Teacher:
         if self.obs_shape is not None and self.obs_shape != env.obs.shape:
             raise TeacherError(
                 f"The teacher {self.path} reads observations of shape {self.obs_shape}, but {env.id} gives "
-                f"{env.obs.shape}: {_way_out(self.obs_shape, env)}."
+                f"{env.obs.shape}: {_way_out(self.obs_shape, env, untold=self.format == 'state_dict')}."
             )
         if (places := self._sorted(env)) is not None:
             critic = self.critic and Reading(self.critic, places)
@@ -390,10 +392,15 @@ def _in_order(parts: list[list[Any]], env: EnvInfo) -> list[list[Any]]:
 
 
 def _macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
-    """Multiply-accumulates of one forward pass of one observation; each weight of a memory is used once in it."""
+    """Multiply-accumulates of one forward pass of one observation; each weight of a memory is used once in it. None
+    where somebody's module does not answer to zeros: no run ends for a count.
+    """
     memories = [module for module in network.modules() if isinstance(module, nn.RNNBase)]
     own = sum(p.numel() for memory in memories for p in memory.parameters() if p.ndim == 2)
-    return ((count_macs(network, obs_shape) or 0) + own) or None
+    try:
+        return ((count_macs(network, obs_shape) or 0) + own) or None
+    except Exception:
+        return None
 
 
 def _apart(module: Any, path: str) -> Any:
@@ -421,7 +428,7 @@ def _stand_for_themselves(action: ActionSpec) -> bool:
     return not middle.any() and bool((half == 1).all())
 
 
-def _way_out(obs_shape: tuple[int, ...], env: EnvInfo) -> str:
+def _way_out(obs_shape: tuple[int, ...], env: EnvInfo, *, untold: bool) -> str:
     """What may bring an environment's observations to a teacher's shape."""
     if env.id == "Ant-v4" and obs_shape == (111,):
         return "give --zeros 84, which is what Ant-v3 gave"
@@ -435,6 +442,11 @@ def _way_out(obs_shape: tuple[int, ...], env: EnvInfo) -> str:
             "was trained (RL Zoo's config.yml says so), or choose the environment it was trained in"
         )
     options = _image_options(obs_shape, env)
+    if untold and "--resize" in options:  # the shape follows from its tensors alone
+        return (
+            f"export it to ONNX if its convolutions are padded or pooled, which no state_dict tells; if not, give "
+            f"{options}"
+        )
     return f"give {options}" if options else "choose the environment it was trained in, or wrap this one"
 
 
