@@ -39,6 +39,7 @@ from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec, spelled, suited
 from distilrl.summaries import SeedsResults, TasksResults
 from distilrl.teachers import TeacherFile
+from distilrl.text import typed
 
 EVERYDAY = ("teacher", "env", "student", "out", "recipe", "steps", "seeds", "margin", "resume", "config")
 HEAVY = {"torch", "gymnasium", "numpy", "matplotlib", "rich", "tyro", "PIL", "jinja2"}
@@ -508,3 +509,105 @@ def test_modules_of_both_environments_are_trusted_in_what_follows(tmp_path):
 def test_who_stops_a_command_that_is_being_read_is_told_no_more():
     assert _way_on("compare", None) == ""
     assert _way_on("distill", None) == ""
+
+
+@pytest.mark.parametrize("kind", ["teacher", "fail", "no plan"])
+def test_what_follows_in_the_folder_where_one_stands_is_named_beside_it(kind, tmp_path, monkeypatch):
+    """A finished run in `--out .` ended as a damaged one."""
+    results, folder = nexts(kind, tmp_path)
+    monkeypatch.chdir(folder)
+    named = [word for _, words in next_steps(results, Path()) for word in words if "my run-" in str(word)]
+    assert len(named) == 1
+    assert Path(named[0]).parent == tmp_path
+
+
+def test_a_command_that_a_file_fills_with_control_characters_is_none_for_the_terminal(tmp_path, capsys):
+    results, folder = nexts("inconclusive", tmp_path)
+    measure = {"name": "\x1b]0;mine\x1b\\hello", "how": "last", "better": None, "margin": None}
+    comparison = Job(TrainConfig()).to_json()["comparison"] | {"measures": [measure]}
+    configured(folder, {"comparison": comparison})
+    print_next(results, folder)
+    said = capsys.readouterr().err
+    assert "?]0;mine?" in said
+    assert "\x1b]0" not in said
+
+
+def test_commands_are_typed_as_the_shell_of_the_system_takes_them():
+    words = ["distilrl", "watch", "runs\\my run"]
+    assert typed(words, windows=True) == 'distilrl watch "runs\\my run"'
+    assert typed(words, windows=False) == "distilrl watch 'runs\\my run'"
+
+
+def test_an_unclear_measure_asks_for_as_many_episodes_as_can_decide_it(tmp_path):
+    """The return had passed, and a thousand episodes could not have settled the measure."""
+    results, folder = nexts("pass", tmp_path)
+    unclear = replace(instances.VERDICT, result="inconclusive", margin=0.002, span=1.0)
+    results = replace(results, measures=(replace(instances.measured(), verdict=unclear),))
+    assert results.worst == "inconclusive"
+    (_, words), *_ = next_steps(results, folder)
+    assert words[words.index("--episodes") + 1] == "2200"
+
+
+def test_too_few_clusters_want_more_of_them(tmp_path):
+    """Of forty days a thousand episodes are forty days again."""
+    results, folder = nexts("inconclusive", tmp_path)
+    verdict = replace(results.verdict, distinct=40, cluster="day", reason="40 clusters by 'day' are too few")
+    (why, _), *_ = next_steps(replace(results, verdict=verdict), folder)
+    assert why.endswith("on other episodes and more of them, if they bring more than these 40 clusters by 'day'")
+
+
+def test_a_script_is_no_module_to_be_trusted(tmp_path):
+    _, folder = nexts("pass", tmp_path)
+    env = EnvRef("Mine-v0", wrappers=("__main__:Mine", "mine:Mine")).to_json()
+    configured(folder, {"train": {"tasks": [{"env": env, "teacher": [{"path": "t.zip"}]}]}})
+    assert trust_of(RunFolder(folder)) == ["--trust", "mine"]
+
+
+@pytest.mark.parametrize("command", ["train-teacher", "plan"])
+@pytest.mark.parametrize(("option", "value", "setting"), [
+    ("--threads", "1", "threads=2"), ("--workers", "0", "workers=1"), ("--check-episodes", "5", "check-episodes=7"),
+    ("--network", "mlp:4", "network=mlp:8"), ("--steps", "400", "env-steps=600"),
+    ("--stop-return", "5", "at-return=6"),
+])  # fmt: skip
+def test_an_option_and_a_setting_of_one_thing_are_refused(tmp_path, capsys, command, option, value, setting):
+    """The setting won without a word."""
+    only = {"--check-episodes": "plan", "--network": "train-teacher", "--stop-return": "train-teacher"}
+    if only.get(option, command) != command or (command == "plan" and option == "--steps"):
+        return
+    words = [command, "--env", "CartPole-v1", "--out", str(tmp_path / "out"), option, value, "--set", setting]
+    words += ["--teacher", "missing.zip"] if command == "plan" else []
+    assert main(words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"and {option} are of one thing: leave one of them out" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_is_judged_with_random_actions_where_its_own_get_stuck(tmp_path):
+    words = ["--env", "CartPole-v1", "--out", str(tmp_path), "--eval-epsilon", "0.01"]
+    assert parse("train-teacher", words)._config()[1].eval_epsilon == 0.01
+
+
+def test_episodes_without_an_environment_are_refused(capsys):
+    assert main(["inspect", "missing.zip", "--episodes", "50"]) == 2
+    assert "--episodes are played in an environment: give --env too" in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_task_of_a_run_is_not_made_again_as_a_run_of_its_own(tmp_path, capsys):
+    """Its config.json names it first, and so another order of everything random."""
+    data = Job(TrainConfig()).to_json() | {"kind": "task"}
+    data["train"]["tasks"] = [{"env": {"id": name}, "teacher": [{"path": "t.zip"}]} for name in ("A-v0", "B-v0")]
+    write_json(tmp_path / "config.json", data)
+    assert main(["distill", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "again")]) == 2
+    assert "one task of a run of several, which this command does not make" in " ".join(capsys.readouterr().err.split())
+    assert main(["sweep", str(tmp_path / "config.json"), "--out", str(tmp_path / "swept")]) == 2
+    assert "one task of a run of several, and a sweep is of single runs" in " ".join(capsys.readouterr().err.split())
+
+
+def test_help_is_broken_where_the_terminal_ends_and_not_where_the_source_does(monkeypatch, capsys):
+    """Lines of a word or two stood in between."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["distill", "--help"]) == 0
+    lines = [line.strip("│| ") for line in capsys.readouterr().out.splitlines()]
+    assert "each with commas." not in lines
+    assert "(last," not in lines
+    assert any("each with commas." in line for line in lines)

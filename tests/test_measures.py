@@ -352,3 +352,7 @@ def test_a_policy_is_measured_against_another(teacher, tmp_path, capsys):
     assert (found.worst, found.holds, found.measured) == ("fail", False, {"wrong (max)": "fail"})
     assert found.measures[1].verdict is None
     assert main(["evaluate", teacher, "--against", teacher, "--env", MEASURED, *asked]) == 0
+
+
+def test_a_number_close_to_a_thousand_is_written_out():
+    assert [rounded(one) for one in (999.4, 999.6, -999.6, 1000.0)] == ["999", "1,000", "-1,000", "1,000"]

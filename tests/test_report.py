@@ -15,8 +15,10 @@ from instances import choices, difference, results
 
 from distilrl import figures, report
 from distilrl.checkpoints import save_network
+from distilrl.cli import main
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.errors import EnvError, FileError
+from distilrl.events import Noticed
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
@@ -478,3 +480,33 @@ def test_a_plan_that_asked_twice_is_made_again_with_both_questions(tmp_path):
     first, second = report.again(RunFolder(tmp_path), found).splitlines()
     assert first.startswith("distilrl plan --config ")
     assert second == "distilrl plan --resume NEW_FOLDER --episodes 400"
+
+
+def test_a_choice_keeps_its_number_where_another_has_no_table(tmp_path):
+    """Of a choice among hundreds there is none, and those behind it took its number."""
+    found = choices([], [[1, 2], [3, 4]], [[1]])
+    said = words(page_of(run_folder(tmp_path / "run", found)))
+    assert [f"Choice {i}" in said for i in range(3)] == [False, True, True]
+
+
+def test_watching_a_folder_of_somebody_elses_does_not_go_online(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("huggingface_hub", reason="needs the extra hub")
+
+    def online(*_given, **_named):
+        raise AssertionError
+
+    monkeypatch.setattr("socket.getaddrinfo", online)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", online)
+    folder = run_folder(tmp_path / "run", results())
+    data = read_json(folder.config)
+    data["train"]["tasks"][0]["teacher"] = [{"path": "hf://nobody/nothing"}]
+    write_json(folder.config, data)
+    assert main(["watch", str(folder.path)]) == 2
+    assert "hf://nobody/nothing cannot be had from the Hub" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_report_that_shows_no_episode_says_so(tmp_path):
+    heard = []
+    folder = run_folder(tmp_path / "run", results(), env=EnvRef("not_there:Mine-v0"))
+    write_report(folder.path, watch=heard.append)
+    assert any(isinstance(one, Noticed) and one.words.startswith("The report has no animation: ") for one in heard)

@@ -520,3 +520,13 @@ def test_a_list_from_python_is_what_a_file_gives():
     assert config == TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
     with pytest.raises(SpecError, match="'noise' must lie in"):
         Sensors(noise=[0.1, -1.0])
+
+
+def test_other_play_than_the_verdicts_is_not_said_to_be_of_its_episodes(sign_teacher, tmp_path, capsys):
+    distill(sign_teacher, Job(small("distil", env_steps=800), Comparison(60, 60, 0)), tmp_path / "run", report=False)
+    save_network(tmp_path / "teacher", sign_network(), head_for(Choices((2,)), "q"), name="teacher")
+    words = ["evaluate", str(tmp_path / "run"), "--episodes", "60", "--against", str(tmp_path / "teacher"), "--json"]
+    short = ["--env-kwargs", '{"max_episode_steps": 5}']
+    for more, said in (([], True), (["--epsilon", "0.2"], False), (short, False), (["--fresh"], False)):
+        main([*words, "--env", SIGN, *more])
+        assert ("asked about once more" in " ".join(capsys.readouterr().err.split())) == said, more

@@ -3,12 +3,13 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import instances
 import numpy as np
 import pytest
 
-from distilrl import compare, stats
+from distilrl import compare, stats, studies
 from distilrl.cli import main
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.files import read_json, write_json
@@ -220,3 +221,19 @@ def test_a_data_frame_where_pandas_is(tmp_path):
     frame = compare(tmp_path / "a").frame()
     assert isinstance(frame, pandas.DataFrame)
     assert frame.loc[0, "iqm_low"] == pytest.approx(0.9)
+
+
+def test_a_study_whose_name_begins_with_a_line_stands_in_the_legend(tmp_path):
+    """Matplotlib leaves such out, and warns where nothing is left."""
+    for name in ("_old", "_new"):
+        run(tmp_path / name, 0.9)
+    assert write_studies(compare(tmp_path / "_old", tmp_path / "_new"), tmp_path / "out").is_dir()
+
+
+def test_folders_on_several_drives_are_told_apart(monkeypatch):
+    def apart(_paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr("os.path.commonpath", apart)
+    paths = [Path("/c/runs/distil"), Path("/d/runs/distil")]
+    assert [studies._apart(path, paths) for path in paths] == list(map(str, paths))

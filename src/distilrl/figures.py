@@ -300,17 +300,18 @@ def studies(found: Studies) -> bytes:
     rows, pairs = found.rows, found.pairs[:MOST_PAIRS]
     figure = Figure(figsize=(12.5, 1.6 + 0.42 * max(len(rows), len(pairs), 5)), layout="constrained")
     middles, profiles, better = figure.subplots(1, 3, width_ratios=(1, 1.2, 1))
+    lines = []
     for number, row in enumerate(rows):
         color, line = CYCLE[number % len(CYCLE)], "--" if number >= len(CYCLE) else "-"
         if row.iqm_ci95:
             middles.plot(row.iqm_ci95, [number] * 2, color=color, linewidth=6, alpha=0.4, solid_capstyle="butt")
         middles.plot(row.iqm, number, "|", color=color, markersize=16, markeredgewidth=2)
-        profiles.plot(found.at, row.profile, color=color, linestyle=line, drawstyle="steps-post", label=row.name)
+        lines += profiles.plot(found.at, row.profile, color=color, linestyle=line, drawstyle="steps-post")
         profiles.fill_between(found.at, row.profile_low, row.profile_high, step="post", color=color, alpha=0.12)
     middles.set(title="interquartile mean", xlabel="score (0 random play, 1 the teacher)")
     _rows(middles, [_end(row.name, 24) for row in rows])
     profiles.set(title="performance profile", xlabel="score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
-    profiles.legend(frameon=False, fontsize=8, loc="lower left")
+    profiles.legend(lines, [row.name for row in rows], frameon=False, fontsize=8, loc="lower left")
     for number, pair in enumerate(pairs):
         if pair.improvement_ci95:
             ends = pair.improvement_ci95

@@ -128,7 +128,7 @@ def rounded(number: float, sign: str = "") -> str:
     one.
     """
     number = round(number, 9) + 0.0  # no minus before a zero
-    return f"{number:{sign},.0f}" if abs(number) >= 1000 else f"{number:{sign}.3g}"
+    return f"{number:{sign},.0f}" if abs(number) >= 999.5 else f"{number:{sign}.3g}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec, spelled, suggest
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
-from distilrl.verdict import HOLDS
+from distilrl.text import typed
+from distilrl.verdict import HOLDS, MIN_DISTINCT, Verdict, units_in_words
 from distilrl.widths import scaled
 
 Words = list[str | Path]
@@ -48,14 +48,14 @@ def next_commands(results: AnyResults, out: Path) -> list[tuple[str, str]]:
 
         next_commands(results, Path("runs/pong"))[0]  # ('teacher and student side by side', 'distilrl watch runs/pong')
     """
-    return [(why, shlex.join(map(str, ["distilrl", *words]))) for why, words in next_steps(results, out)]
+    return [(why, typed(["distilrl", *words])) for why, words in next_steps(results, out)]
 
 
 def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
     """What each command is for, and its words without the program's name."""
     match results:
         case TeacherResults():
-            other = out.with_name(f"{out.name}-student")
+            other = _beside(out, "student")
             picture = load_network(RunFolder(out).student).network.spec.picture
             spec = suggest(picture) if picture is not None else "mlp:16"
             (task,) = RunFolder(out).read_config()["train"]["tasks"]
@@ -71,7 +71,7 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             if judges_of(folder):  # else it was not of a file
                 steps = str(2 * _inside(folder.read_config(), "train.data.env_steps"))
                 again: Words = ["plan", "--config", out / "config.json", "--steps", steps, *trust_of(folder)]
-                yield "a longer search", [*again, "--out", out.with_name(f"{out.name}-longer")]
+                yield "a longer search", [*again, "--out", _beside(out, "longer")]
         case PlanResults():
             trust = trust_of(RunFolder(out))
             yield "the smallest student beside its teacher", ["watch", out, *trust]
@@ -95,6 +95,12 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             yield from _of_run(results, RunFolder(out))
 
 
+def _beside(out: Path, more: str) -> Path:
+    """A folder next to another and named after it, also where that one is said as ``.`` or ``..``."""
+    home = out if out.name.strip(".") else out.resolve()
+    return home.parent / f"{home.name}-{more}"
+
+
 def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     """What follows one student's verdict."""
     files = judges_of(folder)
@@ -107,18 +113,16 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
             again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, *_told_words(files[0])]
             epsilon = results.protocol.get("epsilon", 0.0)
             again += ["--epsilon", f"{epsilon:g}"] if epsilon else []
-            # of so many equal differences the interval lies within the margin (verdict.difference_interval)
-            least = math.ceil(4.3 * results.verdict.span / results.verdict.margin / 100) * 100
             again += [
                 "--margin-abs",
                 f"{results.verdict.margin:.6g}",
                 "--episodes",
-                str(min(max(1000, least), MAX_EPISODES)),
+                str(_deciding(results)),
                 "--fresh",
             ]
             again += _unusual(folder.read_config(), "--accept-episodes")
             again += _measured_words(folder)
-            yield "a question of its own, on other episodes and more of them", again
+            yield f"a question of its own, on other episodes and more of them{_of_clusters(results.verdict)}", again
         case "fail":
             yield from _smallest(results, folder, out)
     if folder.tree.is_file():
@@ -129,13 +133,31 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
         yield _export(out, _spec(results), trust)
 
 
+def _deciding(results: Results) -> int:
+    """As many episodes as can decide what is undecided."""
+    verdicts = [results.verdict, *(one.verdict for one in results.measures if one.verdict is not None)]
+    least = 1000
+    for one in (one for one in verdicts if one.result == "inconclusive"):
+        of_each = results.student.episodes / max(one.distinct, 1) if one.cluster is not None else 1.0
+        # of so many equal differences the interval lies within the margin (verdict.difference_interval)
+        least = max(least, math.ceil(4.3 * one.span / one.margin * of_each / 100) * 100)
+    return min(least, MAX_EPISODES)
+
+
+def _of_clusters(verdict: Verdict) -> str:
+    """What more episodes must bring where clusters were too few for a verdict."""
+    if verdict.cluster is None or verdict.distinct >= MIN_DISTINCT:
+        return ""
+    return f", if they bring more than these {verdict.distinct} {units_in_words(verdict.cluster)}"
+
+
 def _smallest(results: Results, folder: RunFolder, out: Path) -> Iterator[tuple[str, Words]]:
     """A plan, where a student lost too much; beside ``out``."""
     files = judges_of(folder)
     mean = _inside(folder.read_config(), "train.combine") in (None, "mean")  # as a plan asks several teachers
     if files and mean:
         plan = [*_plan_words(folder, files, results), *_remembering_sizes(results)]
-        yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
+        yield "the smallest size that keeps the score", [*plan, "--out", _beside(out, "plan")]
 
 
 def _export(out: Path, spec: NetworkSpec | None, trust: list[str]) -> tuple[str, Words]:
@@ -160,7 +182,8 @@ def trust_of(folder: RunFolder) -> list[str]:
     environments = [*(task["env"] for task in run.get("tasks", [])), config.get("verdict_env")]
     modules = [module for one in environments if one for module in EnvRef.from_json(one, "env").modules]
     modules += [one["loss"].partition(":")[0] for one in run.get("terms", []) if ":" in one.get("loss", "")]
-    return [word for module in dict.fromkeys(modules) for word in ("--trust", module)]
+    # what was defined in a script or a notebook no command can import
+    return [word for module in dict.fromkeys(modules) if module != "__main__" for word in ("--trust", module)]
 
 
 def judges_of(folder: RunFolder) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ import base64
 import json
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -20,7 +19,7 @@ from distilrl.display import watching
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
-from distilrl.events import Phase, Watch, silent
+from distilrl.events import Noticed, Phase, Watch, silent
 from distilrl.files import read_json, read_json_as, read_regular, write_bytes, write_json, write_text
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.measures import rounded
@@ -37,6 +36,7 @@ from distilrl.studies import Studies
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
 from distilrl.teachers import TeacherFile, load_teacher
 from distilrl.teachers.hub import offline
+from distilrl.text import typed
 from distilrl.verdict import difference_in_words, digits_of, in_words
 
 SENTENCES = {
@@ -179,7 +179,7 @@ def again(folder: RunFolder, results: AnyResults) -> str:
     trusted = [word for module in modules for word in ("--trust", module)]
     asked = results.asked[1:] if isinstance(results, PlanResults) else ()  # again, and of more episodes
     more = [["distilrl", "plan", "--resume", "NEW_FOLDER", "--episodes", str(most // PLAYED_ON)] for most in asked]
-    return "\n".join(shlex.join([*one, *trusted]) for one in (words, *more))
+    return "\n".join(typed([*one, *trusted]) for one in (words, *more))
 
 
 def _provenance(results: AnyResults) -> Provenance:
@@ -211,7 +211,11 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
         "errors": figures.errors(dimensions, names[0]) if dimensions else "",
         "hidden_dimensions": max(0, len(dimensions) - figures.MOST_DIMENSIONS),
         "alone": len(tables) == 1,
-        "tables": [_table(*one) for one in zip(tables[:MOST_TABLES], names, strict=False) if one[0]],
+        "tables": [
+            {"number": i if len(tables) > 1 else None} | _table(*one)
+            for i, one in enumerate(zip(tables[:MOST_TABLES], names, strict=False))
+            if one[0]
+        ],
         "hidden_tables": sum(map(bool, tables[MOST_TABLES:])),
         "disagreements": [_disagreement(one, names, dimensions) for one in episodes.disagreements],
     }
@@ -307,6 +311,7 @@ def _animation(folder: RunFolder, watch: Watch) -> dict[str, str]:
             try:
                 return note | {"episode": episode(folder, watch=watch)}
             except DistilError:
+                watch(Noticed(f"The report has no animation: {error}"))
                 return note
     if not kept.is_file():
         write_bytes(kept, data)

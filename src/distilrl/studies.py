@@ -246,7 +246,10 @@ def _apart(path: Path, alike: Sequence[Path]) -> str:
     """A folder's name; where others are called the same, what lies below the last folder that they have in common."""
     if len(alike) == 1:
         return path.name
-    inside = path.relative_to(os.path.commonpath(alike)).as_posix()
+    try:
+        inside = path.relative_to(os.path.commonpath(alike)).as_posix()
+    except ValueError:  # on several drives
+        return str(path)
     return inside if inside != "." else str(path)
 
 

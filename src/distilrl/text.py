@@ -4,8 +4,12 @@ HTML escapes by itself (Jinja's autoescape), and figures take no mathematics fro
 """
 
 import hashlib
+import os
 import re
+import shlex
+import subprocess
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 HERE, LIBRARY = Path(__file__).resolve().parent, Path(traceback.__file__).resolve().parent
@@ -28,6 +32,12 @@ def abridged(text: str, length: int = LONGEST) -> str:
 def shortened(text: str, most: int) -> str:
     """A text that leaves room, and shows that it was cut."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def typed(words: Iterable[object], *, windows: bool = os.name == "nt") -> str:
+    """Words as somebody types them into a shell; Windows' takes no single quotes."""
+    texts = list(map(str, words))
+    return subprocess.list2cmdline(texts) if windows else shlex.join(texts)
 
 
 def in_comment(text: str) -> str:

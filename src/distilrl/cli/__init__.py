@@ -6,7 +6,6 @@ A command's module is imported when the command is called, so that ``distilrl --
 import errno
 import io
 import os
-import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -208,7 +207,12 @@ def parse(name: str, words: Sequence[str]) -> Any:
     from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
 
     settings = (DisallowNone, FlagCreatePairsOff, OmitArgPrefixes)
-    command = tyro.cli(_command(name), prog=f"distilrl {name}", args=words, config=settings)
+    kind = _command(name)
+    if {"-h", "--help"} & set(words):
+        from distilrl.cli.helping import unbroken
+
+        kind = unbroken(kind)
+    command = tyro.cli(kind, prog=f"distilrl {name}", args=words, config=settings)
     # what was said, also where it is what would have been anyway: it may contradict a file that is named beside it
     said = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
     object.__setattr__(command, "said", said)
@@ -256,6 +260,7 @@ def _way_on(name: str, command: Any) -> str:
         return ""
     from distilrl.next_steps import trust_of
     from distilrl.runs import RunFolder
+    from distilrl.text import typed
 
     if name == "sweep":
         return "; the same command goes on"
@@ -268,4 +273,4 @@ def _way_on(name: str, command: Any) -> str:
         words = ["distilrl", name, "--resume", str(folder)]
     if name == "plan" and command.resume is not None and "episodes" in getattr(command, "said", ()):
         words += ["--episodes", str(command.episodes)]  # else what left it undecided is all that is asked
-    return f"; continue with: {shlex.join(words)}"
+    return f"; continue with: {typed(words)}"

@@ -24,7 +24,7 @@ from distilrl.cli.options import (
     code_of,
     of_kind,
     refuse_beside,
-    settings_of,
+    settings_beside,
     with_parts,
 )
 from distilrl.cli.tables import print_next, print_results
@@ -156,7 +156,7 @@ class Distill:
             raise SpecError("--out is missing: name the run folder to write.")
         if self.config is not None:
             refuse_beside(self, "--config", {"config", "out", "trust", "wandb", *WHERE})
-            return _repeated(of_kind(self.config, {"run", "task", "winner", "seeds", "chain"}), self.out)
+            return _repeated(of_kind(self.config, {"run", "winner", "seeds", "chain"}), self.out)
         if self.learning.assistants > 0 and (self.seeds > 1 or self.learning.prune_from is not None):
             other = "--seeds" if self.seeds > 1 else "--prune-from"
             raise SpecError(f"--assistants and {other} cannot be had in one run: leave one of them out.")
@@ -209,13 +209,8 @@ class Distill:
         changes |= {name: value for name, value in usual.items() if ":" not in self.recipe or name in said}
         given = {"env_steps": self.steps, "threads": self.machine.threads, "prune_from": self.learning.prune_from}
         changes |= {name: value for name, value in given.items() if value is not None}
-        settings = settings_of(self.learning.set)
-        for name in settings.keys() & {"network", "env_steps", *usual, *given}:
-            option = {"network": "student", "env_steps": "steps"}.get(name, name)
-            if option in said or name == "network":
-                told = f"--set {name} and --{option}".replace("_", "-")
-                raise SpecError(f"{told} are of one thing: leave one of them out.")
-        return changes | settings
+        own = {name: name for name in (*usual, *given)} | {"network": "student", "env_steps": "steps"}
+        return changes | settings_beside(self.learning.set, said | {"student"}, own)
 
     def _tasks(self) -> tuple[TaskFile, ...]:
         """Environment and teachers of each task."""
@@ -262,6 +257,8 @@ class TrainTeacher:
     """Processes that step slow environments; 0: this one."""
     episodes: int = 100
     """Episodes of the final evaluation."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in all evaluation; 0: greedy."""
     threads: Unset[int | None] = None
     """CPU threads."""
     device: Device = "cpu"
@@ -303,7 +300,9 @@ class TrainTeacher:
             "at_return": self.stop_return,
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        changes |= {"seed": self.seed, "device": self.device, "workers": self.workers} | settings_of(self.set)
+        usual = {"seed": self.seed, "device": self.device, "workers": self.workers, "eval_epsilon": self.eval_epsilon}
+        own = {name: name for name in (*usual, *given)} | {"env_steps": "steps", "at_return": "stop_return"}
+        changes |= usual | settings_beside(self.set, getattr(self, "said", ()), own)
         config = with_parts(make_config(self.recipe, self.around.ref(self.env), **changes), self.set)
         return self.out, config, self.episodes
 

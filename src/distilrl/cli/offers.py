@@ -62,7 +62,8 @@ def _print_fields(rows: list[dict[str, Any]]) -> None:
     """
     out = Console()
     for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
-        out.print(f"[bold]{escape(field)}[/]: {escape(f'{page}, pip install distilrl[{extra}]')}", soft_wrap=True)
+        install = f"{page}, pip install 'distilrl[{extra}]'"
+        out.print(f"[bold]{escape(field)}[/]: {escape(install)}", soft_wrap=True)
         for row in own:
             tree = row["student"].startswith("tree:")  # of which nodes are counted
             known, left = f"{row['teacher_params']:,}", f"{row['params']:,}"

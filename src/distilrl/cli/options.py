@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -254,6 +254,25 @@ def settings_of(settings: tuple[str, ...]) -> dict[str, Any]:
         if name not in GROUP or group not in ([], [GROUP[name]]):
             raise _unknown(text)
         changes[name] = from_plain(get_type_hints(GROUPS[GROUP[name]])[name], value, f"--set {name}")
+    return changes
+
+
+def settings_beside(settings: tuple[str, ...], said: Collection[str], options: dict[str, str]) -> dict[str, Any]:
+    """As `settings_of`, of settings none of which an option says too.
+
+    Args:
+        settings: NAME=VALUE.
+        said: names of the options that were given.
+        options: names of settings that have an option, and of that option.
+
+    Raises:
+        SpecError: names a setting and its option.
+    """
+    changes = settings_of(settings)
+    for name in options.keys() & changes.keys():
+        if options[name] in said:
+            told = f"--set {name} and --{options[name]}".replace("_", "-")
+            raise SpecError(f"{told} are of one thing: leave one of them out.")
     return changes
 
 

@@ -24,7 +24,7 @@ from distilrl.cli.options import (
     code_of,
     of_kind,
     refuse_beside,
-    settings_of,
+    settings_beside,
     with_parts,
 )
 from distilrl.cli.tables import print_next, print_plan, print_results, print_sweep
@@ -176,7 +176,8 @@ class Plan(_Search):
         Raises:
             SpecError: of what a plan has an option for, or no use.
         """
-        changes = settings_of(self.set)
+        own = {name: name for name in ("workers", "threads", "check_episodes", "seed")}
+        changes = settings_beside(self.set, getattr(self, "said", ()), own)
         for name, option in {"network": "--sizes", "env_steps": "--steps"}.items():
             if name in changes:
                 raise SpecError(f"--set {name.replace('_', '-')}: a plan has {option} for that.")

@@ -18,6 +18,7 @@ from distilrl.plain import check_number
 from distilrl.report import animation, episode, write_report, write_studies
 from distilrl.runs import RunFolder
 from distilrl.studies import compare
+from distilrl.teachers.hub import offline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Watch:
         if not folder.tree.is_file() and not (folder.student / "spec.json").is_file():
             raise folder.lacking("student")
         path = folder.path / "watch.webp"
-        with Display() as watch:
+        with Display() as watch, offline():  # a folder of somebody else's names whom it likes
             try:
                 write_bytes(path, animation(folder, steps=self.steps, watch=watch))
             except EnvError as error:

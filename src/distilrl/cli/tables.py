@@ -18,7 +18,7 @@ from distilrl.studies import Studies, with_interval
 from distilrl.studies import in_words as pair_in_words
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.sweep import COLUMNS, SweepRow, shown
-from distilrl.text import abridged
+from distilrl.text import abridged, legible
 from distilrl.verdict import Verdict, difference_in_words, digits_of, in_words, margin_in_words, units_in_words
 
 
@@ -26,7 +26,7 @@ def print_next(results: AnyResults, out: Path) -> None:
     """What to do next, each command under what it is for."""
     for why, command in next_commands(results, out):
         console.print(f"[dim]next: {escape(why)}[/]", soft_wrap=True)
-        console.print(f"  {command}", markup=False, soft_wrap=True)
+        console.print(f"  {legible(command, len(command))}", markup=False, soft_wrap=True)
 
 
 def print_facts(facts: dict[str, Any], play: PlayedTeacher | None = None) -> None:

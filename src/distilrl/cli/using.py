@@ -22,8 +22,11 @@ from distilrl.inspection import inspect, inspect_play
 from distilrl.measures import Measure
 from distilrl.plain import THREADS, check_number
 from distilrl.played import Returns
+from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.sensors import EXACT, Sensors
+from distilrl.spaces import EnvRef
+from distilrl.summaries import read_results
 from distilrl.teachers import load_teacher
 from distilrl.teachers.vecnormalize import unused
 from distilrl.teaching import evaluate_against, evaluate_policy
@@ -51,6 +54,8 @@ class Inspect:
         """Inspects; the code says whether the file is hostile to programs that execute what is in it."""
         check_number("episodes", self.episodes, "[2, inf)")
         check_number("threads", self.threads, THREADS)
+        if self.env is None and "episodes" in getattr(self, "said", ()):
+            raise SpecError("--episodes are played in an environment: give --env too, or leave them out.")
         use_threads(self.threads)
         with told_apart(self.json):
             env = self.around.maybe(self.env)
@@ -67,6 +72,15 @@ class Inspect:
             print_error(f"{self.policy} is hostile: the library that wrote such files would execute what is in it.")
             return HOSTILE
         return 0
+
+
+def _judged_so(folder: RunFolder, how: Play) -> bool:
+    """Whether a run's verdict is of episodes that are played so."""
+    found = read_results(folder.results) if folder.results.is_file() else None
+    if not isinstance(found, Results):
+        return False
+    env = EnvRef.from_json(found.verdict_environment or found.environment, "environment")
+    return (env, found.protocol.get("epsilon", 0.0)) == (how.env, how.epsilon) and how.sticky is None
 
 
 POLICIES = ("spec.json", "student/spec.json", "tree.json")
@@ -138,8 +152,6 @@ class Evaluate:
             print_unused(unused(other))
         print_unused(unused(policy))
         seen = _sees(self.policy)
-        if other is not None and not self.fresh and RunFolder(home).results.is_file():
-            console.print("The episodes of the run's own verdict, asked about once more: --fresh plays others.")
         how = Play(
             self.around.ref(self.env),
             self.epsilon,
@@ -150,6 +162,8 @@ class Evaluate:
             cluster=self.cluster,
             sensors=seen if self.against is None else _sees(self.against),
         )
+        if other is not None and not self.fresh and _judged_so(RunFolder(home), how):
+            console.print("The episodes of the run's own verdict, asked about once more: --fresh plays others.")
         if other is None:
             with told_apart(self.json), Display() as watch:
                 alone = evaluate_policy(policy, how, episodes=self.episodes, fresh=self.fresh, watch=watch)
