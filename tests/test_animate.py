@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import SIGN
+from conftest import SIGN, sign_network
 from PIL import Image
 from torch import nn
 
@@ -202,3 +202,10 @@ def test_a_picture_that_needs_a_driver_that_draws_is_not_black(monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
     drawn(DarkEnv, policy, steps=2)
     assert os.environ["SDL_VIDEODRIVER"] == "x11", "what the user chose stays"
+
+
+def test_an_episodes_choices_are_counted_as_the_environment_counts():
+    policy = Policy(sign_network(), Categorical(Choices((2,), (1,))))
+    found = courses({"student": policy}, "distilrl/LateEnv-v0", steps=5)
+    assert set(found["student"].actions.flatten().tolist()) <= {1.0, 2.0}
+    assert found["student"].rewards.sum() == 5.0

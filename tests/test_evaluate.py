@@ -11,6 +11,7 @@ from conftest import SIGN, SignEnv, make_teacher, sign_network
 from gymnasium import spaces
 
 from distilrl.acceptance import accept
+from distilrl.agreement import _picture
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare, in_words, played_once
 from distilrl.envs import describe_env, make_vec_env
@@ -24,7 +25,7 @@ from distilrl.networks import build
 from distilrl.policies import Policy
 from distilrl.schedules import Progress, Schedule
 from distilrl.sensors import EXACT, Sensors
-from distilrl.spaces import Choices, EnvRef
+from distilrl.spaces import Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 from distilrl.teaching import evaluate_against, evaluate_policy
@@ -81,10 +82,10 @@ def test_what_cannot_be_played_disturbed_costs_no_verdict(strict, ways):
     info, told = describe_env(EnvRef(SWITCH)), []
     teacher = Teacher.from_callable(rule, name=strict).fitted(info)
     found = compare(
-        teacher, teacher.policy, Play(EnvRef(SWITCH)), Comparison(60, 60, 20), instances.acceptance(), info,
+        teacher, teacher.policy, Play(EnvRef(SWITCH)), Comparison(100, 100, 20), instances.acceptance(), info,
         watch=told.append,
     )  # fmt: skip
-    assert found.verdict.result == "inconclusive" if found.verdict.distinct < 50 else "pass"
+    assert found.verdict.result == "pass"
     assert list(found.disturbed) == ways
     unplayed = [(one.protocol, one.why) for one in told if isinstance(one, Unplayed)]
     assert [way.partition(" (")[0] for way, _ in unplayed] == ["noisy observations"] * (strict == "quarters")
@@ -727,3 +728,20 @@ def test_what_is_played_is_said_by_its_name(sign_teacher):
     phases = [one.name for one in heard if isinstance(one, Phase)]
     assert phases[0] == "teacher's check"
     assert phases[-1] == "verdict"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_picture_of_a_board_is_to_be_seen(dtype):
+    """Cells of 0 and 1 were taken for brightness of 255, and the last kind alone was drawn."""
+    obs = ObsSpec((3 + 1, 2, 2), (3 + 1, 2, 2), dtype.__name__, reach=(1.0,))
+    state = np.zeros(obs.shape, dtype)
+    state[0, 0, 0] = state[2, 1, 1] = 1
+    seen = _picture(state, obs)
+    assert seen.max() == (242 if dtype is np.uint8 else 0)
+    if dtype is np.uint8:
+        assert (seen[0, 0] != seen[1, 1]).any()
+        assert not seen[0, 1].any()
+    grey = _picture(np.array([[[0, 1], [1, 0]]], np.uint8), ObsSpec((1, 2, 2), (1, 2, 2), "uint8", reach=(1.0,)))
+    assert grey.tolist() == [[0, 255], [255, 0]]
+    dark = _picture(np.ones((1, 2, 2), np.uint8), ObsSpec((1, 2, 2), (1, 2, 2), "uint8", reach=(255.0,)))
+    assert dark.max() == 1, "a frame of a film that is nearly black stays so"

@@ -1499,3 +1499,42 @@ def test_the_example_of_integers_answers_as_its_own_file(tmp_path):
     export_policy(folder, "int8", out)
     done = subprocess.run([sys.executable, "example.py"], cwd=out, capture_output=True, text=True, check=True)
     assert "100.0% of 64" in done.stdout
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_page_asks_for_no_photo_where_a_board_is_seen(channels):
+    """Its cells are 0 or 1, and bytes of a photo are none."""
+    head = head_for(Choices((2,)), "logits")
+    seen = ObsSpec((channels, 6, 6), (channels, 6, 6), "uint8", reach=(255.0,))
+    assert web.about_image(seen, head, ())["image"] == (channels, 6, 6)
+    assert web.about_image(replace(seen, reach=(1.0,)), head, ()) == {}
+
+
+@needs("clang", "wasm-ld")
+def test_a_policy_too_large_for_a_page_is_refused(tmp_path, monkeypatch):
+    """Chromium compiles no more than 8 MB while a page waits, which stayed at 'loading the policy'."""
+    monkeypatch.setattr(web, "AT_ONCE", 100)
+    with pytest.raises(FileError, match=r"browsers compile no more than 100 while a page is read: export it to onnx"):
+        export_policy(cartpole_run(tmp_path / "run"), "web")
+    assert not (tmp_path / "run" / "export" / "web").exists()
+
+
+@needs("clang", "wasm-ld", "chromium")
+def test_a_page_says_that_it_cannot_run(tmp_path):
+    page = (Path(export_policy(cartpole_run(tmp_path / "run"), "web")["path"]) / "index.html").read_text()
+    broken = re.sub(r'"wasm": ?"[^"]*"', '"wasm": "AAAA"', page)
+    assert broken != page
+    assert "this browser cannot run the policy: " in dumped(broken, tmp_path)
+
+
+@needs("clang", "wasm-ld")
+def test_a_page_plays_no_cartpole_that_its_student_sees_late(tmp_path):
+    """Its return stood beside a verdict of play through sensors."""
+    folder = cartpole_run(tmp_path / "run")
+    assert '"cartpole": 500' in (Path(export_policy(folder, "web")["path"]) / "index.html").read_text()
+    late = instances.results(protocol={"epsilon": 0.0})
+    config = TrainConfig(tasks=(TaskFile(EnvRef("CartPole-v1")),)).but(delay=3)
+    write_json(folder / "config.json", Job(config).to_json() | {"kind": "run"})
+    write_json(folder / "results.json", replace(late, environment={"id": "CartPole-v1"}).to_json())
+    write_json(folder / "episodes.json", instances.episodes().to_json())
+    assert '"cartpole": 0' in (Path(export_policy(folder, "web")["path"]) / "index.html").read_text()

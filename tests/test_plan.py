@@ -226,6 +226,7 @@ def test_playing_together_is_playing_one_by_one(monkeypatch, env):
         monkeypatch.setattr("distilrl.population.SIDE_BY_SIDE", most)
         check = Check(tiny_config(env, check_episodes=30, eval_envs=200), None, keep_states=0)
         assert returns_of(policies, check, info, told.append) == [check(policy).mean for policy in policies]
+    assert told
     assert all(isinstance(event, Episodes) for event in told)
     noisy = Check(tiny_config(env, eval_epsilon=0.3), None, keep_states=0)
     assert returns_of(policies, noisy, info) == [noisy(policy).mean for policy in policies]

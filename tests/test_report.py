@@ -510,3 +510,11 @@ def test_a_report_that_shows_no_episode_says_so(tmp_path):
     folder = run_folder(tmp_path / "run", results(), env=EnvRef("not_there:Mine-v0"))
     write_report(folder.path, watch=heard.append)
     assert any(isinstance(one, Noticed) and one.words.startswith("The report has no animation: ") for one in heard)
+
+
+def test_parameters_of_teachers_that_are_not_all_known_are_at_least_so_many(tmp_path):
+    one, other = results(env="one"), results(env="other")
+    for params, said in ((other.teacher.params, False), (None, True)):
+        both = TasksResults.of([one, replace(other, teacher=replace(other.teacher, params=params))], 9)
+        page = words(page_of(run_folder(tmp_path / f"run {said}", both)))
+        assert ("whose teachers have at least" in page) == said

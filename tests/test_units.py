@@ -208,15 +208,14 @@ def test_several_choices_are_learnt_in_units_and_resumed(tmp_path):
 
 def test_the_stage_with_reward_moves_what_tells_actions_apart():
     """A direction changes a student trained in units as it would change its numbers: not by the size of the values."""
-    head, units = TWO, TWO.find_units(torch.tensor([[100.0, 100.1], [50.0, 50.1], [150.1, 150.0], [75.0, 75.1]]))
+    units = TWO.find_units(torch.tensor([[100.0, 100.1], [50.0, 50.1], [150.1, 150.0], [75.0, 75.1]]))
     network = build(NetworkSpec((3,), 2, hidden=(8,)), torch.Generator().manual_seed(0))
     network.set_units(units)
-    numbers, obs = units.numbers(network(torch.randn(50, 3))), torch.randn(50, 3)
+    obs = torch.randn(50, 3)
     shipped = build(network.spec)
     shipped.load_state_dict(network.state_dict())
     shipped.set_units(units)
     shipped.fold()
-    assert numbers.shape == (50, head.width)
     search = Search(shipped, shipped, RewardConfig(100), 0, head_units=units)
     torch.testing.assert_close(search.network(search.weights, ships=True)(obs), shipped(obs), rtol=1e-4, atol=1e-2)
     last = search.units[-1]

@@ -47,8 +47,8 @@ FIELD = Field(
             ("mlp:16", "mlp:"),
             "--normalizer zoo/greenhouse-ppo/vecnormalize.pkl "
             '--verdict-env-kwargs \'{"starts": [40, 60], "hours": 0.5}\' '
-            "--measure revenue=sum --measure energy_cost=sum --measure penalty=sum --disturbed-episodes 0 "
-            "--episodes 100 --accept-episodes 8",
+            "--measure revenue=sum --measure energy_cost=sum --measure penalty=sum --cluster day "
+            "--disturbed-episodes 0 --episodes 100 --accept-episodes 8",
             "--steps 16000 --set check-episodes=2 --set check-every=8000 --set final-episodes=4",
             rules={"grower": _grower},
         ),
@@ -57,7 +57,7 @@ FIELD = Field(
             "zoo/monitoring-dqn",
             ("mlp:32", "mlp:16", "mlp:8", "mlp:4", "mlp:", "tree:32"),
             "--verdict-env-kwargs '{\"held_out\": true}' --measure error=mean --measure 'energy=sum<=0.06' "
-            "--measure sent=sum --disturbed-episodes 0",
+            "--measure sent=sum --cluster day --disturbed-episodes 0",
             "--steps 12000 --set check-every=3000 --set final-episodes=20",
             "--iterations 6 --states 4000",
             rules={

@@ -32,12 +32,12 @@ def _rule(make: Callable[[EnvRef, Sequence[int]], Callable[[Tensor], Tensor]]) -
     return episodes
 
 
-def _equal_turnover(ref: EnvRef, seeds: Sequence[int]) -> AtRandom:
-    """At random, as often as the teacher trades."""
+def _as_the_teacher(ref: EnvRef, seeds: Sequence[int]) -> AtRandom:
+    """At random, as often as the teacher trades, and as much in the market."""
     info = describe_env(ref)
-    how = Play(ref, threads=1, measures=MEASURES[:1])
-    turnover = float(play(load_teacher(TEACHER).fitted(info).policy, how, seeds).measured.mean())
-    return AtRandom(turnover, info.obs.places("position")[0], torch.Generator().manual_seed(0))
+    how = Play(ref, threads=1, measures=MEASURES)
+    turnover, exposure = play(load_teacher(TEACHER).fitted(info).policy, how, seeds).measured.mean(0).tolist()
+    return AtRandom(turnover, exposure, info.obs.places("position")[0], torch.Generator().manual_seed(0))
 
 
 def _always(_: EnvRef, __: Sequence[int]) -> Hold:
@@ -50,10 +50,10 @@ def _trend(ref: EnvRef, _: Sequence[int]) -> Trend:
     return Trend(describe_env(ref).obs.places("above_200")[0])
 
 
-AT_RANDOM = "random with the teacher's turnover"
+AT_RANDOM = "random with the teacher's turnover and position"
 RULES = {
     "buy and hold": _rule(_always),
-    AT_RANDOM: _rule(_equal_turnover),
+    AT_RANDOM: _rule(_as_the_teacher),
     "trend of 200 days": _rule(_trend),
 }
 
@@ -73,7 +73,7 @@ FIELD = Field(
             RULES,
             (AT_RANDOM,),
         ),
-        "SP500-v0, one episode from 1999 to 2012": Row(
+        "SP500-v0, the years from 1999 to 2012 in order": Row(
             ENV,
             TEACHER,
             ("mlp:8",),

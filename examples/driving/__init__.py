@@ -50,7 +50,7 @@ class IDM(gymnasium.Wrapper[Any, Any, Any, Any]):
             ours.heading,
             ours.speed,
             target_lane_index=getattr(ours, "target_lane_index", None),
-            target_speed=max(ours.speed, env.config.get("reward_speed_range", (0, 0))[1]),
+            target_speed=max([ours.speed, *env.config.get("reward_speed_range", getattr(ours, "target_speeds", ()))]),
             route=getattr(ours, "route", None),
         )
         rule.target_speeds = getattr(ours, "target_speeds", None)

@@ -45,7 +45,16 @@ def make(
     count = int((last - first) * 24 / hours + 1e-9) + 1  # the last start counts, whatever division rounds
     days = first + np.arange(count) * (hours / 24)
     sampler = lettuce.RandomWeatherSampler(lettuce.BLEISWIJK_2014, start_days=days.tolist())
-    env: gymnasium.Env[Any, Any] = lettuce.LettuceGreenhouseEnv(render_mode=render_mode, weather_sampler=sampler)
+
+    class Dated(lettuce.LettuceGreenhouseEnv):  # type: ignore[misc]
+        """Says in ``info`` on which ``day`` of the year a season began: seasons of one day have one weather."""
+
+        def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+            """A step of the package's environment."""
+            obs, reward, terminated, truncated, info = super().step(action)
+            return obs, reward, terminated, truncated, info | {"day": int(info["start_day"])}
+
+    env: gymnasium.Env[Any, Any] = Dated(render_mode=render_mode, weather_sampler=sampler)
     return env
 
 

@@ -50,7 +50,8 @@ class Sensor(gymnasium.Env[Any, Any]):
     reward is minus how far it is off, in degrees, so that a return of −48 is a mean error of one degree.
 
     What the charge does not suffice for is not done. ``info`` has ``error`` (degrees), ``measured`` and ``sent`` (0 or
-    1) and ``energy`` (J) of the step. The first value is known to the receiver.
+    1) and ``energy`` (J) of the step, and ``day`` of the record on which it began: days that begin within a day share
+    most of their weather. The first value is known to the receiver.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
@@ -82,7 +83,7 @@ class Sensor(gymnasium.Env[Any, Any]):
         """Draws the moment at which the day begins."""
         super().reset(seed=seed)
         self._now = int(self._starts[self.np_random.integers(len(self._starts))])
-        self._steps, self._charge = 0, self.budget
+        self._steps, self._charge, self._day = 0, self.budget, self._now // DAY
         self._sent = self._measured = float(self._record[self._now])
         self._sent_at = self._measured_at = self._now
         self._slope = 0.0
@@ -103,6 +104,7 @@ class Sensor(gymnasium.Env[Any, Any]):
             self._sent, self._sent_at = truth, self._now
         error = abs(truth - self._sent)
         told = {"error": error, "measured": int(done != SLEEP), "sent": int(done == SEND), "energy": COST[done]}
+        told["day"] = self._day
         return self._seen(), -error, self._steps == DAY, False, told  # the charge of a day is for this day
 
     def _seen(self) -> dict[str, NDArray[np.float32]]:

@@ -71,7 +71,7 @@ class Rough(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One step of the robot."""
-        self._waiting.append(action)
+        self._waiting.append(np.array(action))  # which may be a buffer that is used again
         if self.push:
             self._next_push -= 1
             if self._next_push == 0:

@@ -2,8 +2,8 @@
 
     python -m examples.trading.rules --policy zoo/trading-dqn --policy runs/trading/student
 
-The random policy trades as much as the first ``--policy``: on a day it moves to another position, with a probability
-that makes the same turnover.
+The random policy trades as much as the first ``--policy`` and is as much in the market: on a day it draws its position
+anew, with a probability that makes the same turnover, and from shares that make the same mean position.
 """
 
 import argparse
@@ -46,25 +46,31 @@ class Hold:
 
 
 class AtRandom:
-    """Moves to one of the other positions at random.
+    """Draws its position anew now and then, each half of it in the market or not.
 
     Args:
         turnover: of a year, which settles how often.
+        exposure: mean position, 0 to 1, which settles how much is in the market.
         place: where the position stands in an observation.
         generator: draws.
     """
 
-    def __init__(self, turnover: float, place: int, generator: torch.Generator) -> None:
-        moves = [abs(a - b) for a in POSITIONS for b in POSITIONS if a != b]
-        self.chance = min(turnover / (DAYS - 1) / (sum(moves) / len(moves)), 1.0)
+    def __init__(self, turnover: float, exposure: float, place: int, generator: torch.Generator) -> None:
+        self.shares = torch.tensor([(1 - exposure) ** 2, 2 * exposure * (1 - exposure), exposure**2])
+        moved = sum(
+            float(p * q) * abs(a - b)
+            for a, p in zip(POSITIONS, self.shares, strict=True)
+            for b, q in zip(POSITIONS, self.shares, strict=True)
+        )
+        self.chance = min(turnover / (DAYS - 1) / max(moved, 1e-9), 1.0)
         self.place, self.generator = place, generator
 
     def __call__(self, obs: Tensor) -> Tensor:
         """Actions (B,) of observations (B, D)."""
         now = (obs[:, self.place : self.place + 1] - torch.tensor(POSITIONS)).abs().argmin(1)
         moved = torch.rand(len(obs), generator=self.generator) < self.chance
-        other = torch.randint(1, len(POSITIONS), (len(obs),), generator=self.generator)
-        return torch.where(moved, (now + other) % len(POSITIONS), now)
+        drawn = torch.multinomial(self.shares, len(obs), replacement=True, generator=self.generator)
+        return torch.where(moved, drawn, now)
 
 
 class Trend:
@@ -95,7 +101,8 @@ def rows(policies: list[str], years: tuple[int, int], episodes: int, seed: int) 
     }
     if found:
         generator = torch.Generator().manual_seed(seed)
-        rules["random, equal turnover"] = AtRandom(found[0].measures["turnover"], obs.places("position")[0], generator)
+        own, place = found[0].measures, obs.places("position")[0]
+        rules["random, equal turnover and position"] = AtRandom(own["turnover"], own["position"], place, generator)
     return found + [
         row_of(name, Teacher.from_callable(rule, name=name), env, episodes, MEASURES) for name, rule in rules.items()
     ]

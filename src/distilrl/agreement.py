@@ -1,6 +1,7 @@
 """How alike teacher and student act on states that were visited, and where they do not."""
 
 import base64
+import colorsys
 import io
 import math
 from typing import Any
@@ -112,9 +113,18 @@ def _picture(state: NDArray[Any], obs: ObsSpec) -> NDArray[np.uint8]:
     shape = obs.image or (1, 1, 1)
     image = state.reshape(-1)[-math.prod(shape) :].reshape(shape)
     newest = image[-(shape[0] // obs.frames) :]
-    bright = newest if newest.dtype == np.uint8 or newest.max() > 1.5 else newest * 255
+    board = newest.dtype == np.uint8 and obs.reach[-1:] == (1.0,)
+    bright = newest if (newest.dtype == np.uint8 and not board) or newest.max() > 1.5 else newest * 255.0
     shown: NDArray[np.uint8] = np.clip(bright, 0, 255).astype(np.uint8)
-    return shown.transpose(1, 2, 0) if len(shown) == 3 else shown[-1]
+    if len(shown) == 3:
+        return shown.transpose(1, 2, 0)
+    if not board or len(shown) == 1:
+        grey: NDArray[np.uint8] = shown[-1]
+        return grey
+    painted = np.zeros((*shown.shape[1:], 3), np.uint8)
+    for number, plane in enumerate(shown):  # kinds of cells, in colours of their own
+        painted[plane > 0] = np.rint(255 * np.array(colorsys.hsv_to_rgb(number / len(shown), 0.65, 0.95)))
+    return painted
 
 
 def _png(picture: NDArray[np.uint8]) -> str:

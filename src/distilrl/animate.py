@@ -114,10 +114,14 @@ def courses(
     """
     check_number("steps", steps, "[1, inf)")
     *_, (_, players) = _play(policies, env, sensors or {}, steps, seed, watch, None)
-    return {
-        one.name: Course(np.concatenate(one.actions, dtype=np.float64), np.array(one.rewards), one.policy.head.real)
-        for one in players
-    }
+    return {one.name: Course(_taken(one), np.array(one.rewards), one.policy.head.real) for one in players}
+
+
+def _taken(player: "_Player") -> NDArray[np.float64]:
+    """Actions (T, P) as the environment counts them."""
+    start = getattr(player.policy.head.action, "start", ())
+    actions: NDArray[np.float64] = np.concatenate(player.actions, dtype=np.float64)
+    return actions + np.array(start) if start else actions
 
 
 def _play(

@@ -260,7 +260,7 @@ class _Export:
         remembers = network.spec.remembers
         obs, ref, named = self.student.obs, self.info.ref, self.info.protocol.get("actions", ())
         image = web.about_image(obs, self.head, named, remembers=remembers, grey=ref.grey)
-        plays = is_plain_cartpole(ref, find_spec(ref))
+        plays = is_plain_cartpole(ref, find_spec(ref)) and self.student.sensors.exact  # which the page has none of
         limit = int(self.info.protocol["max_episode_steps"]) if plays else 0
         return web.page(
             module,

@@ -3,7 +3,8 @@
 A kernel multiplies each number of a run with the weights of a group of output channels, which lie side by side, for
 several pixels at once. With GCC and Clang the groups are vectors where the processor has them (the compilers' own
 extension, no intrinsics). Elsewhere, as on microcontrollers, all layers share functions that sum up to eight outputs in
-registers. Every output is summed in the same order everywhere, so that all machines give the same bits.
+registers. Every output is summed in the same order everywhere, so that all machines give the same bits where the
+compiler fuses no products and sums (-ffp-contract=off, which is GCC's way under -std=c99).
 """
 
 import math

@@ -32,7 +32,7 @@ from distilrl.text import first_line
 TOGETHER = 64
 """Observations, or stretches of play, that are asked about at once: a thousand images and all that a network makes of
 them may take more memory than there is."""
-CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
+CFLAGS = ("-std=c99", "-ffp-contract=off", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
 
 
 @dataclass(frozen=True)

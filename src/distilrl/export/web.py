@@ -24,9 +24,11 @@ from distilrl.heads import Categorical, Head
 from distilrl.spaces import ObsSpec
 
 FLAGS = (
-    "--target=wasm32", "-O3", "-std=c99", "-nostdlib", "-ffreestanding", "-msimd128",
+    "--target=wasm32", "-O3", "-std=c99", "-ffp-contract=off", "-nostdlib", "-ffreestanding", "-msimd128",
     "-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--stack-first",
 )  # fmt: skip
+AT_ONCE = 8 * 2**20
+"""Bytes of WebAssembly that Chromium compiles while a page waits for it."""
 STACK = 64 * 1024
 """Bytes of the stack beside what a decision keeps there."""
 EXPORTS = ("policy_act", "policy_values", "policy_buffer", "policy_action", "policy_numbers")
@@ -58,7 +60,13 @@ def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
         failed, told = compiled(command)
         if failed:
             raise FileError(f"clang does not compile the policy to WebAssembly ({told}): export it to c instead.")
-        return (home / "policy.wasm").read_bytes()
+        module = (home / "policy.wasm").read_bytes()
+    if len(module) > AT_ONCE:
+        raise FileError(
+            f"The policy is {len(module):,} bytes of WebAssembly, and browsers compile no more than {AT_ONCE:,} while "
+            "a page is read: export it to onnx."
+        )
+    return module
 
 
 def seats(last: Last, *, remembers: bool = False) -> str:
@@ -77,7 +85,7 @@ def about_image(
     shape = obs.image
     if shape is None or not obs.pixels or obs.dtype != "uint8" or obs.frames > 1 or shape[0] not in (1, 3) or remembers:
         return {}
-    if not isinstance(head, Categorical) or head.action.size > 1:
+    if not isinstance(head, Categorical) or head.action.size > 1 or obs.reach[-1:] == (1.0,):  # or it is a board
         return {}
     first = (head.action.start or (0,))[0]
     named = list(choices) if len(choices) == head.width else [str(first + i) for i in range(head.width)]
@@ -162,17 +170,22 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var
 body { max-width: 44rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.2rem; font-weight: 600; overflow-wrap: anywhere; } .soft { color: var(--soft); }
 canvas { width: 100%; border: 1px solid var(--line); box-sizing: border-box; } #field { background: #fff; }
+[hidden] { display: none !important; }
 #board { width: 20rem; image-rendering: pixelated; }
 __STYLE__</style>
 </head>
 <body>
 <h1>__TITLE__</h1>
-__NOTE__<p id="check">loading the policy</p>
+__NOTE__<p id="check" aria-live="polite">loading the policy</p>
+<noscript><p>This page runs the policy by JavaScript and WebAssembly: allow scripts to see it decide.</p></noscript>
 <p id="shown"></p>
-__BODY__<canvas id="board" hidden></canvas>
-<canvas id="field" width="640" height="320" hidden></canvas>
+__BODY__<canvas id="board" role="img" aria-label="the observation" hidden></canvas>
+<canvas id="field" width="640" height="320" role="img" aria-label="CartPole as the policy plays it" hidden></canvas>
 <p id="told" class="soft"></p>
 <script>
+globalThis.onerror = why => {
+  document.getElementById("check").textContent = `this browser cannot run the policy: ${why}`;
+};
 const data = __DATA__;
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 const policy = new WebAssembly.Instance(new WebAssembly.Module(bytes(data.wasm))).exports;
@@ -234,7 +247,9 @@ function show() {
 }
 show();
 const playing = data.cartpole > 0;
-if (!(playing && data.remembers) && !data.image) setInterval(show, 1000); /* one memory: the episode on show has it */
+const still = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)").matches;
+/* one memory: the episode on show has it */
+if (!(playing && data.remembers) && !data.image && !still) setInterval(show, 1000);
 
 /* CartPole's equations (Barto, Sutton and Anderson 1983), as in Gymnasium */
 function step(state, action) {

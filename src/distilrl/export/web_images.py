@@ -89,7 +89,7 @@ if (data.image) {
   }
   let now = null;
   function draw() {
-    const shown = colours(now.obs), most = Math.max(1e-9, ...now.map.map(Math.abs));
+    const shown = colours(now.obs), most = now.map.reduce((m, n) => Math.max(m, Math.abs(n)), 1e-9);
     if (at("looks").checked) now.map.forEach((fall, i) => {
       const share = 0.75 * Math.abs(fall) / most, paint = fall > 0 ? [232, 135, 30] : [63, 143, 217];
       for (let c = 0; c < 3; c++) shown.data[4 * i + c] = (1 - share) * shown.data[4 * i + c] + share * paint[c];
@@ -115,6 +115,7 @@ if (data.image) {
     document.body.dataset.said = names[best];
     draw();
   }
+  const rounded = n => { const up = Math.round(n); return up - n === 0.5 && up % 2 ? up - 1 : up; }; /* as NumPy does */
   function shrink(pixels, wide, high) { /* mean over what each place covers, as it was for training */
     const obs = new Kind(channels * area);
     if (data.luma) for (let i = 0; i < pixels.length; i += 4) /* the environment's own grey, cut, and then shrunk */
@@ -130,8 +131,8 @@ if (data.image) {
         weight += part;
       }
       const [r, g, b] = sum.map(n => n / weight), i = y * width + x;
-      if (channels === 1) obs[i] = Math.round(data.luma ? r : 0.299 * r + 0.587 * g + 0.114 * b);
-      else [r, g, b].forEach((n, c) => { obs[c * area + i] = Math.round(n); });
+      if (channels === 1) obs[i] = rounded(data.luma ? r : 0.299 * r + 0.587 * g + 0.114 * b);
+      else [r, g, b].forEach((n, c) => { obs[c * area + i] = rounded(n); });
     }
     return obs;
   }
@@ -163,7 +164,7 @@ if (data.image) {
   const samples = data.actions.slice(0, 24).map((_, i) => sample(observation(i)));
   samples.forEach((button, i) => { button.ariaLabel = `image ${i + 1}`; });
   at("samples").append(...samples);
-  at("file").onchange = event => read(event.target.files[0]);
+  at("file").onchange = event => { read(event.target.files[0]); event.target.value = ""; }; /* or not twice the same */
   at("looks").onchange = draw;
   for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]])
     document.addEventListener(name, event => {
