@@ -34,7 +34,6 @@ PLANS = (
     ("treatment", "ICU-Sepsis, the untried is fatal", "--check-episodes 1000"),
     ("trading", "SP500-v0", ""),
     ("environment", "Sensor-v0", ""),
-    ("environment", "Sensor-v0", "--episodes 400"),
 )
 """Rows of each field and further options: more episodes are what a plan proposed when its verdicts were inconclusive,
 larger checks are for episodes of a single decision or a bare 1 or 0.

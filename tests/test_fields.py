@@ -160,12 +160,12 @@ def told(name: str) -> list[str]:
     if name == "greenhouse":
         shown = ("ppo.zip", "mlp:16, seed 0", "mlp:16, seed 1", "mlp:16, seed 2", "grower")
         return [f"{rows[one]['return_mean']:.2f}".replace("-", "−") for one in shown]
-    low, high = (f"{end:.1f}".replace("-", "−") for end in rows["random, equal turnover"]["return_ci95"])
+    low, high = (f"{end:.1f}".replace("-", "−") for end in rows["random, equal turnover and position"]["return_ci95"])
     whole = (f"{rows[one]['return_mean']:.0f} %" for one in ("buy and hold", "half in, half out", "trend of 200 days"))
     own = rows["zoo/trading-dqn"]
     return [
         *whole,
-        f"{rows['random, equal turnover']['return_mean']:.1f} % [{low}, {high}]",
+        f"{rows['random, equal turnover and position']['return_mean']:.1f} % [{low}, {high}]",
         f"{own['return_mean']:.1f} % [{own['return_ci95'][0]:.1f}, {own['return_ci95'][1]:.1f}]",
     ]
 

@@ -44,7 +44,7 @@ FIELD = Field(
         "Lettuce-v0": Row(
             "examples.greenhouse:Lettuce-v0",
             "zoo/greenhouse-ppo/ppo.zip",
-            ("mlp:16", "mlp:"),
+            ("mlp:16",),
             "--normalizer zoo/greenhouse-ppo/vecnormalize.pkl "
             '--verdict-env-kwargs \'{"starts": [40, 60], "hours": 0.5}\' '
             "--measure revenue=sum --measure energy_cost=sum --measure penalty=sum --cluster day "
