@@ -281,8 +281,9 @@ def test_a_module_that_a_file_names_is_not_imported(tmp_path):
     assert "No animation: A file says that" in words(page)
 
 
-def test_a_report_does_not_go_online(tmp_path, monkeypatch):
-    """A folder may name whatever repository it likes as its teacher."""
+@pytest.fixture
+def named_elsewhere(tmp_path, monkeypatch):
+    """A run folder whose teacher lies in a repository, and nothing that would ask for it."""
     pytest.importorskip("huggingface_hub", reason="needs the extra hub")
 
     def online(*_given, **_named):
@@ -294,7 +295,12 @@ def test_a_report_does_not_go_online(tmp_path, monkeypatch):
     data = read_json(folder.config)
     data["train"]["tasks"][0]["teacher"] = [{"path": "hf://nobody/nothing"}]
     write_json(folder.config, data)
-    assert "No animation: hf://nobody/nothing cannot be had from the Hub" in words(page_of(folder))
+    return folder
+
+
+def test_a_report_does_not_go_online(named_elsewhere):
+    """A folder may name whatever repository it likes as its teacher."""
+    assert "No animation: hf://nobody/nothing cannot be had from the Hub" in words(page_of(named_elsewhere))
 
 
 def test_why_there_is_no_animation(tmp_path):
@@ -489,19 +495,8 @@ def test_a_choice_keeps_its_number_where_another_has_no_table(tmp_path):
     assert [f"Choice {i}" in said for i in range(3)] == [False, True, True]
 
 
-def test_watching_a_folder_of_somebody_elses_does_not_go_online(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("huggingface_hub", reason="needs the extra hub")
-
-    def online(*_given, **_named):
-        raise AssertionError
-
-    monkeypatch.setattr("socket.getaddrinfo", online)
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", online)
-    folder = run_folder(tmp_path / "run", results())
-    data = read_json(folder.config)
-    data["train"]["tasks"][0]["teacher"] = [{"path": "hf://nobody/nothing"}]
-    write_json(folder.config, data)
-    assert main(["watch", str(folder.path)]) == 2
+def test_watching_a_folder_of_somebody_elses_does_not_go_online(named_elsewhere, capsys):
+    assert main(["watch", str(named_elsewhere.path)]) == 2
     assert "hf://nobody/nothing cannot be had from the Hub" in " ".join(capsys.readouterr().err.split())
 
 
