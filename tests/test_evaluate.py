@@ -715,7 +715,7 @@ def test_a_module_with_memory_is_a_teacher():
 def test_an_environment_that_forgets_its_seed_is_told_before_anything_is_learnt(env, sign_teacher):
     """Only a resumed run found out, hours later."""
     heard = []
-    accept(sign_teacher.fitted(describe_env(env)), Play(EnvRef(env)), episodes=4, watch=heard.append)
+    accept(sign_teacher.fitted(describe_env(env)), Play(EnvRef(env)), episodes=4, weak_ok=True, watch=heard.append)
     told = [one.words for one in heard if isinstance(one, Noticed)]
     assert bool(told) == (env != SIGN)
     assert all(words.startswith(f"{env} does not repeat itself under one seed") for words in told)
