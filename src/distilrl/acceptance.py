@@ -60,14 +60,7 @@ def accept(
     most = episodes if max_episodes is None else max_episodes
     check_number("accept_max_episodes", most, f"[{episodes}, inf)", whole=True)
     _check_answers(teacher, describe_env(how.env))
-    if not _repeats(how.env):
-        watch(
-            Noticed(
-                f"{how.env.label} does not repeat itself under one seed: teacher and student do not meet the same "
-                "episodes, and a run that is cut short cannot be gone on with; call super().reset(seed=seed) and draw "
-                "from self.np_random."
-            )
-        )
+    _check_repeats(how.env, watch)
     how, rng = replace(how, keep_states=0), np.random.default_rng(0)
     starts = every_start(how, ACCEPT_SEEDS)
     exact = starts is not None
@@ -145,8 +138,8 @@ def _check_measures(how: Play, games: Episodes) -> None:
             )
 
 
-def _repeats(env: EnvRef) -> bool:
-    """Whether two environments that are reset with one seed and take the same actions show the same."""
+def _check_repeats(env: EnvRef, watch: Watch) -> None:
+    """Tells where two environments that are reset with one seed and take the same actions do not show the same."""
     shown: list[list[NDArray[Any]]] = []
     for _ in range(2):
         with closing(make_vec_env(env, 1)) as made:
@@ -157,7 +150,14 @@ def _repeats(env: EnvRef) -> bool:
                 step = made.recv()
                 seen += [step.obs.copy(), step.reward.copy()]
             shown.append(seen)
-    return all(np.array_equal(one, other) for one, other in zip(*shown, strict=True))
+    if not all(np.array_equal(one, other) for one, other in zip(*shown, strict=True)):
+        watch(
+            Noticed(
+                f"{env.label} does not repeat itself under one seed: teacher and student do not meet the same "
+                "episodes, and a run that is cut short cannot be gone on with; call super().reset(seed=seed) and draw "
+                "from self.np_random."
+            )
+        )
 
 
 def _of_clusters(how: Play, games: Episodes) -> str:

@@ -113,12 +113,11 @@ def _picture(state: NDArray[Any], obs: ObsSpec) -> NDArray[np.uint8]:
     shape = obs.image or (1, 1, 1)
     image = state.reshape(-1)[-math.prod(shape) :].reshape(shape)
     newest = image[-(shape[0] // obs.frames) :]
-    board = newest.dtype == np.uint8 and obs.reach[-1:] == (1.0,)
-    bright = newest if (newest.dtype == np.uint8 and not board) or newest.max() > 1.5 else newest * 255.0
+    bright = newest if (newest.dtype == np.uint8 and not obs.board) or newest.max() > 1.5 else newest * 255.0
     shown: NDArray[np.uint8] = np.clip(bright, 0, 255).astype(np.uint8)
     if len(shown) == 3:
         return shown.transpose(1, 2, 0)
-    if not board or len(shown) == 1:
+    if not obs.board or len(shown) == 1:
         grey: NDArray[np.uint8] = shown[-1]
         return grey
     painted = np.zeros((*shown.shape[1:], 3), np.uint8)

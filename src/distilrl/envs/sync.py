@@ -278,7 +278,7 @@ def _reward(value: Any) -> float:
         Unreadable: it is none, or several.
     """
     try:
-        return float(np.asarray(value if value is not None else "None", np.float64).item())
+        return float(np.asarray("None" if value is None else value, np.float64).item())  # None itself would be NaN
     except (TypeError, ValueError):
         raise Unreadable(f"{_short(repr(value))} as its reward, which is no number,") from None
 

@@ -201,13 +201,12 @@ class _Export:
 
     def keep(self, rounded: "_Rounded | None" = None, **more: Any) -> dict[str, Any]:
         """Writes, replays and keeps the student, or its integers."""
-        network = self.student.bare(self.student.stored.network if rounded is None else rounded.network)
+        own = self.student.stored.network
+        network = self.student.bare(own if rounded is None else rounded.network)
         card = self.student.card(self.target) | more
-        # integers give choices as differences from their mean, and are held against such
-        policy = Policy(network if rounded is None else without_offset(network, self.head), self.head)
-        tuned = rounded is not None and rounded.network is not self.student.stored.network
-        student = self.student.bare(self.student.stored.network)
-        beside = Policy(without_offset(student, self.head), self.head) if tuned else None
+        policy = Policy(network if rounded is None else self._in_integers(rounded.network), self.head)
+        tuned = rounded is not None and rounded.network is not own
+        beside = Policy(self._in_integers(own), self.head) if tuned else None
 
         def write(part: Path) -> list[str]:
             return self._write(part, network, card, rounded.integers if rounded is not None else None)
@@ -300,9 +299,13 @@ class _Export:
         except FileError:  # what was tuned is no better at being rounded
             return self.keep(plain)
 
+    def _in_integers(self, network: Network) -> Network:
+        """What integers stand for, and are held against: they give choices as differences from their mean."""
+        return without_offset(self.student.bare(network), self.head)
+
     def _rounded(self, network: Network) -> "_Rounded":
         """A network in integers, its activations cut off where it plays best."""
-        layers, seen = steps(without_offset(self.student.bare(network), self.head), "integers"), self.seen
+        layers, seen = steps(self._in_integers(network), "integers"), self.seen
         candidates = [
             int8.quantise(layers, seen.obs, seen.begins, percentile=share, moves_percentile=moves)
             for moves in (int8.MOVES_PERCENTILES if network.spec.history > 1 else (100.0,))

@@ -85,7 +85,7 @@ def about_image(
     shape = obs.image
     if shape is None or not obs.pixels or obs.dtype != "uint8" or obs.frames > 1 or shape[0] not in (1, 3) or remembers:
         return {}
-    if not isinstance(head, Categorical) or head.action.size > 1 or obs.reach[-1:] == (1.0,):  # or it is a board
+    if not isinstance(head, Categorical) or head.action.size > 1 or obs.board:
         return {}
     first = (head.action.start or (0,))[0]
     named = list(choices) if len(choices) == head.width else [str(first + i) for i in range(head.width)]

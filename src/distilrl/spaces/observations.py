@@ -54,6 +54,11 @@ class ObsSpec:
         return len(self.shape) == 3
 
     @property
+    def board(self) -> bool:
+        """Whether the image is a board, whose cells hold something or do not: bytes that are 0 or 1."""
+        return self.dtype == "uint8" and self.reach[-1:] == (1.0,)
+
+    @property
     def vector(self) -> int:
         """Numbers of the vector; 0 where there is an image alone."""
         return 0 if self.pixels else self.shape[0] - (math.prod(self.image) if self.image else 0)
