@@ -66,6 +66,7 @@ RUNS = {
     ],
     # 1.4 million steps, 300,000 states held, a longer average
     "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64"],
+    "breakout-61k-case-study": [*BREAKOUT, "--student", "cnn:16,16,16:64", "--recipe", "case_study"],
     # half of its parameters, trained the same
     "breakout-32k": [*BREAKOUT, "--student", "cnn:8,16,16:32"],
 }  # fmt: skip
