@@ -66,6 +66,7 @@ def test_nothing_is_seen_of_later_days_or_other_years():
     for seed in range(5):
         info, steps = played(env, [0] * 300, seed)
         assert "2013-01-01" < info["date"] < steps[-1][1]["date"] < "2015-01-01"
+        assert {told["year"] for _, told in steps} == {info["year"]} == {int(info["date"][:4])}
     obs, info = env.reset(seed=0)
     assert obs["drawdown"][0] == pytest.approx(frame.loc[info["date"], "feature_drawdown"], abs=1e-4)
     assert set(obs) == {*FEATURES, "position"}

@@ -63,8 +63,9 @@ class SP500(gymnasium.Env[Any, Any]):
 
     The action is the position held from this close to the next, one of `POSITIONS`; nothing is traded while it stays
     the same. The reward is the day's log return after fees, in percent. ``info`` has ``date``, ``position``,
-    ``turnover`` (share of the portfolio that was traded), and ``market_return`` (the day's log return of the index, in
-    percent, which pays no fee).
+    ``turnover`` (share of the portfolio that was traded), ``market_return`` (the day's log return of the index, in
+    percent, which pays no fee), and the ``year`` in which it began: episodes of one year share most of their days, and
+    are judged as one (``--cluster year``).
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
@@ -126,7 +127,7 @@ class SP500(gymnasium.Env[Any, Any]):
             obs, info = self._inner.reset()
         finally:
             np.random.set_state(kept)  # noqa: NPY002
-        self._info = info
+        self._info, self._begun = info, int(str(info["date"])[:4])
         return self._seen(obs), self._told(0.0, 0.0)
 
     def step(self, action: int) -> tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]:
@@ -143,4 +144,5 @@ class SP500(gymnasium.Env[Any, Any]):
 
     def _told(self, turnover: float, market: float) -> dict[str, Any]:
         date, position = str(self._info["date"])[:10], float(self._info["real_position"])
-        return {"date": date, "position": position, "turnover": float(turnover), "market_return": market}
+        told = {"position": position, "turnover": float(turnover), "market_return": market}
+        return {"date": date, "year": self._begun, **told}

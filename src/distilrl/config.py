@@ -440,7 +440,7 @@ class TrainConfig:
         if student.start != "new" or student.prune_from is not None or self.reward.env_steps > 0:
             raise SpecError(
                 f"The student {student.network} remembers: it starts with new weights ('start'), is not pruned "
-                "('prune_from'), and learns by imitation alone (no stage with reward)."
+                "('prune_from'), and learns by imitation alone (no stage with reward): leave that out."
             )
 
     @property

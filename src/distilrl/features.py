@@ -137,10 +137,12 @@ def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, wanted: Wanted) ->
         named = [tuple(item.split("=", 1)) for item in taps.split(",")]
         return cast("list[tuple[str, str]]", named)
     ours, theirs = points(student, obs), points(teacher, obs)
-    for name, found in (("student", ours), ("teacher", theirs)):
+    ways = "choose a student with one, such as mlp:8", "name the taps of the term as student.path=teacher.path"
+    for name, found, way in zip(("student", "teacher"), (ours, theirs), ways, strict=True):
         if not found:
             raise SpecError(
-                f"The {name} has no hidden layer that can be tapped: name the taps as student.path=teacher.path."
+                f"The {name} has no hidden layer that can be tapped: {way}, or take a recipe that compares no features, "
+                "as 'distil'."
             )
     matched = []
     for rank in (3,) if wanted.maps else (3, 1):

@@ -41,12 +41,21 @@ class Sensors:
         Raises:
             SpecError: names the setting, and the environment by ``name``.
         """
-        if self.noise and (obs.image is not None or len(self.noise) != obs.shape[0]):
+        if self.noise and obs.image is not None:
             raise SpecError(
-                f"'noise' needs one standard deviation per number of a vector observation, and {name} has {obs.shape}."
+                f"'noise' is for observations without an image, and {name} has one: leave it out, or put a wrapper that "
+                "adds the noise around the environment."
+            )
+        if self.noise and len(self.noise) != obs.shape[0]:
+            raise SpecError(
+                f"'noise' needs one standard deviation per number, or one for all, and {name} has {obs.shape}: got "
+                f"{len(self.noise)}."
             )
         if self.flicker and not obs.pixels:
-            raise SpecError(f"'flicker' is about an observation that is an image alone, and {name} has {obs.shape}.")
+            raise SpecError(
+                f"'flicker' is about an observation that is an image alone, and {name} has {obs.shape}: leave it out, or "
+                "say dropout (--student-dropout), which loses observations of any kind."
+            )
 
     @property
     def exact(self) -> bool:
