@@ -154,6 +154,12 @@ def test_the_same_code_and_data_have_the_same_digest(make):
     assert digest(make()) == digest(make())
 
 
+@pytest.mark.parametrize("outputs", ["q", 0, 2.0])
+def test_how_many_numbers_a_function_gives_is_a_number(outputs):
+    with pytest.raises(TeacherError, match="'outputs' is how many numbers the function gives, got"):
+        Teacher.from_callable(scaled(1.0), outputs)
+
+
 def test_a_name_stands_for_a_function_but_not_for_weights():
     assert digest(scaled(1.0), name="mine") == digest(scaled(2.0), name="mine")
     assert digest(nn.Linear(2, 2), name="mine") != digest(nn.Linear(2, 2), name="mine")

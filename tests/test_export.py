@@ -21,6 +21,7 @@ from distilrl.export.steps import steps
 from distilrl.export.torch_export import Plain
 from distilrl.heads import head_for
 from distilrl.networks import Network, build
+from distilrl.policies import Policy
 from distilrl.spaces import Bounds, Choices, ObsSpec, read_observations
 from distilrl.specs import ACTIVATIONS, NetworkSpec
 from distilrl.teachers import TeacherFile, load_teacher
@@ -380,9 +381,45 @@ def test_graphs_read_an_image_beside_a_vector(tmp_path, kind):
         write_torch(path, network, head, obs)
     answers = open_export(path, head, 293)(obs)
     np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-5, atol=1e-5)
-    for target in ("C", "integers"):
-        with pytest.raises(SpecError, match="an image beside a vector"):
-            steps(network, target)
+    with pytest.raises(
+        SpecError, match=r"an image beside a vector cannot be written as integers: export it to c, onnx"
+    ):
+        steps(network, "integers")
+
+
+BESIDE = {"cnn:4k3s2,3k3s1:8": (), "cnn:4k3s2:": (1, 3), "cnn:4k3s2:8+gru:5": (), "cnn:3k4s3:+lstm:4": (0, 2)}
+"""Students of five numbers and an image, and what each does not see of the numbers."""
+
+
+@needs_cc
+@pytest.mark.parametrize(("text", "unseen"), BESIDE.items())
+def test_c_reads_an_image_beside_a_vector(tmp_path, text, unseen):
+    head, image, sanitize = ACTIONS["squashed"], (2, 9, 13), ("-fsanitize=address,undefined", "-g", *STRICT)
+    spec = replace(NetworkSpec.parse(text, (5 + 234,), 3, image), unseen=unseen)
+    network = build(spec, torch.Generator().manual_seed(0)).eval()
+    network.standardise(torch.linspace(-1, 1, 6), torch.linspace(0.5, 2, 6))
+    network.fold()
+    obs = np.random.default_rng(0).normal(0, 1, (7, 239)).astype(np.float32)
+    source = c.write(steps(network, "C"), head, ObsSpec((239,), image), "test")
+    assert f"#define POLICY_SCRATCH_BYTES {source.scratch_bytes}" in source.header
+    assert source.scratch_bytes > 0
+    policy, rows = Policy(network, head), []
+    state = policy.start(1)
+    with torch.no_grad():
+        for one in torch.from_numpy(obs):
+            row, state = policy.forward(one[None], state)
+            rows.append(row.numpy())
+    wanted = np.concatenate(rows)
+    answers = open_export(write_c(tmp_path, source), head, 239)(obs)
+    np.testing.assert_allclose(answers.values, wanted, rtol=1e-5, atol=1e-5)
+    actions = last_step(head).golden(expected_actions(head, wanted))
+    (tmp_path / "golden.bin").write_bytes(
+        b"".join(a.tobytes() + o.tobytes() for a, o in zip(actions, obs, strict=True))
+    )
+    command = ["cc", *sanitize, "-fno-sanitize-recover=all", "example.c", "policy.c", "-o", "example"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "7 of 7 actions as expected\n"), done.stderr
 
 
 @needs_cc

@@ -513,3 +513,17 @@ def test_parameters_of_teachers_that_are_not_all_known_are_at_least_so_many(tmp_
         both = TasksResults.of([one, replace(other, teacher=replace(other.teacher, params=params))], 9)
         page = words(page_of(run_folder(tmp_path / f"run {said}", both)))
         assert ("whose teachers have at least" in page) == said
+
+
+def test_a_chart_is_told_to_whom_a_screen_is_read_to():
+    named = replace(results().verdict, protocol='<"sticky"> & noisy')
+    drawn = ElementTree.fromstring(figures.verdicts(replace(results(), verdict=named)))
+    assert drawn.get("role") == "img"
+    told = drawn.get("aria-label")
+    assert told.startswith("student's return − teacher's; ")
+    assert '<"sticky"> & noisy: ' in told
+    rows = [{"env_steps": 10.0 * n, "train_s": 1.0, "return": float(n), "agreement": 0.5} for n in range(50)]
+    curve, agreed = (ElementTree.fromstring(one).get("aria-label") for one in figures.curves(rows, results()))
+    assert curve.startswith("return at checks against environment steps; 0 steps, 1.0 s: return 0.00; ")
+    assert curve.endswith("; and 10 more")
+    assert "agreement 0.500" in agreed

@@ -390,7 +390,9 @@ class TrainConfig:
         if student.prune_from is not None and (
             several or student.reused_head or student.dueling or student.start != "new"
         ):
-            raise SpecError("'prune_from' goes with one task, a plain head and new weights.")
+            raise SpecError(
+                "'prune_from' goes with one task, a plain head and new weights: leave out what is more (tasks, dueling, start)."
+            )
         if several and (
             self.data.priority_exponent > 0
             or self.stop.at_return is not None

@@ -141,7 +141,7 @@ def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, wanted: Wanted) ->
     for name, found, way in zip(("student", "teacher"), (ours, theirs), ways, strict=True):
         if not found:
             raise SpecError(
-                f"The {name} has no hidden layer that can be tapped: {way}, or take a recipe that compares no features, "
+                f"The {name} has no hidden layer that can be tapped: {way}, or take a recipe without features, "
                 "as 'distil'."
             )
     matched = []

@@ -3,6 +3,7 @@
 What is said of a place where the pointer rests is an SVG title, which needs no script.
 """
 
+import html
 import io
 import math
 import re
@@ -52,6 +53,8 @@ LOWEST_SCORE = -0.15
 MOST_DIMENSIONS = 30
 MOST_ACTIONS = 4
 """Actions of an episode that are drawn."""
+MOST_SAID = 40
+"""Places of a drawing that are told to whom a screen is read to."""
 HOVER = "hover: "
 """What the id of a group begins with whose rest is said where the pointer rests on it."""
 
@@ -393,5 +396,14 @@ def _svg(figure: Figure) -> str:
     text = buffer.getvalue()
     for color, variable in VARIABLES.items():
         text = text.replace(color, f"var({variable})")
-    text = re.sub(rf"""<g id=(["']){HOVER}(.*?)\1>""", r'<g class="hover"><title>\2</title>', text)
-    return text[text.index("<svg") :]
+    pointed = rf"""<g id=(["']){HOVER}(.*?)\1>"""
+    said = [html.unescape(words) for _, words in re.findall(pointed, text)]
+    text = re.sub(pointed, r'<g class="hover"><title>\2</title>', text)
+    return f'<svg role="img" aria-label="{html.escape(_told(figure, said))}"{text[text.index("<svg") + 4 :]}'
+
+
+def _told(figure: Figure, said: Sequence[str]) -> str:
+    """A drawing in words, for whom a screen is read to: its axes, and what is said where a pointer rests."""
+    names = (figure.axes[0].get_ylabel(), figure.axes[-1].get_xlabel())
+    more = [f"and {len(said) - MOST_SAID} more"] if len(said) > MOST_SAID else []
+    return "; ".join([" against ".join(filter(None, names)), *said[:MOST_SAID], *more])

@@ -43,8 +43,8 @@ class Sensors:
         """
         if self.noise and obs.image is not None:
             raise SpecError(
-                f"'noise' is for observations without an image, and {name} has one: leave it out, or put a wrapper that "
-                "adds the noise around the environment."
+                f"'noise' is for observations without an image, and {name} has one: leave it out, or put a wrapper "
+                "that adds the noise around the environment."
             )
         if self.noise and len(self.noise) != obs.shape[0]:
             raise SpecError(
@@ -53,8 +53,8 @@ class Sensors:
             )
         if self.flicker and not obs.pixels:
             raise SpecError(
-                f"'flicker' is about an observation that is an image alone, and {name} has {obs.shape}: leave it out, or "
-                "say dropout (--student-dropout), which loses observations of any kind."
+                f"'flicker' is about an observation that is an image alone, and {name} has {obs.shape}: leave it out, "
+                "or say dropout (--student-dropout), which loses observations of any kind."
             )
 
     @property

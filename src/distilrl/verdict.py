@@ -51,6 +51,8 @@ EPISODES = "distinct episodes"
 """What a verdict's units are called by themselves."""
 DRAWS = 5_000
 """Resamples, where they are drawn."""
+TOGETHER = 2**24
+"""Weights of resamples that are held at once."""
 LEVELS = 256
 """Points of the lattice on which a mean's distribution under resampling is computed, of as wide a range as the worst
 unit lies below zero, twice; of a wider one more."""
@@ -419,9 +421,11 @@ def _crossed(
     tail = NARROW * 0.025
     for extreme, share in ((min(-span, differences.min()), tail), (max(span, differences.max()), 1.0 - tail)):
         table = np.append(sums, np.full((seeds, 1), extreme * size), axis=1)
-        by_seed, by_unit = (resample_shares(units, rng, DRAWS) for units in (seeds, len(weights)))
-        means = ((by_seed @ table) * by_unit).sum(1) / (by_unit @ weights)
-        ends.append(float(np.quantile(means, share)))
+        by_seed, means = resample_shares(seeds, rng, DRAWS), []
+        for part in np.array_split(by_seed, -(-DRAWS * len(weights) // TOGETHER)):  # many episodes fill the memory
+            by_unit = resample_shares(len(weights), rng, len(part))
+            means.append(((part @ table) * by_unit).sum(1) / (by_unit @ weights))
+        ends.append(float(np.quantile(np.concatenate(means), share)))
     return ends[0], ends[1]
 
 

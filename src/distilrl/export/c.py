@@ -202,26 +202,30 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
     if cell is not None:
         parts.append(CELLS[cell.kind].replace("@size", str(cell.size)))
     buffers = scratch_buffers(steps, "float")
-    calls = (memory.seen() if memory is not None else "") + _calls(steps, memory)
+    pixels = math.prod(obs.shape) - math.prod(obs.image or obs.shape)
+    calls = (memory.seen() if memory is not None else "") + _calls(steps, memory, pixels)
     # images need much scratch memory, which small machines have no stack for
-    outside, inside = (buffers.text, "") if obs.pixels else ("", buffers.text)
+    outside, inside = (buffers.text, "") if obs.image is not None else ("", buffers.text)
     parts.append("\n" + outside if outside else "")
     parts.append(memory.reset() if memory is not None else "")
     values = f"void policy_values({declared(obs, memory)}, float values[{head.width}])"
     parts.append(f"\n{values} {{\n{inside}{calls}}}\n{act(obs, last, memory)}")
     between = buffers.count * 4
     gates = sum(2 * 4 * len(step.inputs.bias) for step in steps if isinstance(step, CellStep))
-    scratch, stack = (between, gates) if obs.pixels else (0, between + gates)
+    scratch, stack = (between, gates) if obs.image is not None else (0, between + gates)
     made = source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory)
     return replace(made, stack_bytes=stack + 4 * head.width)
 
 
-def _calls(steps: Sequence[Step | CellStep], memory: Memory | None) -> str:
-    """The calls of all layers, each of which reads what the one before it wrote."""
+def _calls(steps: Sequence[Step | CellStep], memory: Memory | None, pixels: int) -> str:
+    """The calls of all layers, each of which reads what the one before it wrote; ``pixels``: where in an observation
+    they begin.
+    """
     read = "state->seen" if memory is not None and memory.history > 1 else "obs"
     text = ""
     for index, step in enumerate(steps):
         out = "values" if index == len(steps) - 1 else f"buffer{index % 2}"
+        text += _vector_behind(step.inputs if isinstance(step, CellStep) else step, read)
         if isinstance(step, CellStep):
             gates = len(step.inputs.bias)
             text += (
@@ -233,9 +237,22 @@ def _calls(steps: Sequence[Step | CellStep], memory: Memory | None) -> str:
             more, read = beside_memory(step, read, out)
             text += more
             continue
-        text += _layer(str(index), step, read, out, first=index == 0)
+        text += _layer(str(index), step, read, out, pixels if index == 0 else None)
         read = out
     return text
+
+
+def _vector_behind(step: Step, features: str) -> str:
+    """Statements that put what a layer reads beside an image behind the image's features."""
+    if not step.vector:
+        return ""
+    count, begin = math.prod(step.in_shape), step.vector[0]
+    if step.vector == tuple(range(begin, begin + len(step.vector))):
+        place, table = f"{begin} + i" if begin else "i", ""
+    else:  # others between them are hidden
+        place, table = "seen[i]", f"        static const int seen[] = {{{', '.join(map(str, step.vector))}}};\n"
+    copied = f"for (int i = 0; i < {len(step.vector)}; i++) {features}[{count} + i] = obs[{place}];\n"
+    return f"    {{\n{table}        {copied}    }}\n" if table else f"    {copied}"
 
 
 def beside_memory(step: CellStep, source: str, out: str, scale: str = "") -> tuple[str, str]:
@@ -266,7 +283,11 @@ def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     pixels = len(steps[0].in_shape) == 3
     place = "static " if pixels else "    "
     # what a cell alone gives is read where it is kept
-    sizes = [0 if isinstance(s, CellStep) and not s.beside else math.prod(s.out_shape) for s in steps[:-1]]
+    behind = [len((s.inputs if isinstance(s, CellStep) else s).vector) for s in steps[1:]]
+    sizes = [
+        0 if isinstance(s, CellStep) and not s.beside else math.prod(s.out_shape) + more
+        for s, more in zip(steps[:-1], behind, strict=True)
+    ]
     named = {f"buffer{side}": max(sizes[side::2], default=0) for side in (0, 1)}
     text = "".join(f"{place}{kind} {name}[{size}];\n" for name, size in named.items() if size)
     count = sum(named.values())
@@ -278,8 +299,8 @@ def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     return Buffers(text, count)
 
 
-def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str:
-    """The call of one layer."""
+def _layer(index: str, step: Step, source: str, out: str, pixels: int | None) -> str:
+    """The call of one layer; ``pixels``: where in an observation they begin, for the first."""
     if step.weight.ndim != 4:
         return f"    {{\n        const float *rows[1] = {{{source}}};\n        k{index}_p1(rows, {out});\n    }}\n"
     channels, height, width = step.in_shape
@@ -288,14 +309,15 @@ def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str
     many = together(outputs, out_width)
     fill = ""
     row = f"{source} + (y * {stride} + r) * {width * channels} + x * {stride * channels}"
-    if first:
+    if pixels is not None:
         row = f"ring[(y * {stride} + r) % {kernel}] + x * {stride * channels}"
+        at = f"{pixels} + " if pixels else ""
         fill = (
             f"        for (; filled < y * {stride} + {kernel}; filled++)\n"
             f"            for (int c = 0; c < {channels}; c++)\n"
             f"                for (int x = 0; x < {width}; x++)\n"
             f"                    ring[filled % {kernel}][x * {channels} + c] =\n"
-            f"                        (float)obs[(c * {height} + filled) * {width} + x];\n"
+            f"                        (float)obs[{at}(c * {height} + filled) * {width} + x];\n"
         )
     whole = out_width - out_width % many
 
@@ -307,5 +329,5 @@ def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str
         )
 
     loops = loop(0, whole, many) + (loop(whole, out_width, 1) if whole < out_width else "")
-    start = "    int filled = 0;\n" if first else ""
+    start = "    int filled = 0;\n" if pixels is not None else ""
     return f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}{loops}    }}\n"

@@ -41,8 +41,9 @@ def channels_last(step: Step) -> NDArray[np.float32]:
     if step.weight.ndim == 4:
         return np.ascontiguousarray(step.weight.transpose(0, 2, 3, 1).reshape(len(step.bias), -1))
     if len(step.in_shape) == 3:  # the first dense layer after convolutions: PyTorch flattens channels first
-        shaped = step.weight.reshape(len(step.bias), *step.in_shape).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(shaped.reshape(len(step.bias), -1))
+        features = math.prod(step.in_shape)
+        shaped = step.weight[:, :features].reshape(len(step.bias), *step.in_shape).transpose(0, 2, 3, 1)
+        return np.concatenate([shaped.reshape(len(step.bias), -1), step.weight[:, features:]], axis=1)
     return step.weight
 
 
@@ -50,7 +51,7 @@ def geometry(step: Step) -> tuple[int, int, int]:
     """(rows of the kernel, numbers in the run of one row, output pixels in a row)."""
     if step.weight.ndim == 4:
         return step.weight.shape[2], step.weight.shape[2] * step.in_shape[0], step.out_shape[2]
-    return 1, math.prod(step.in_shape), 1
+    return 1, math.prod(step.in_shape) + len(step.vector), 1
 
 
 def together(outputs: int, width: int) -> int:

@@ -48,7 +48,7 @@ class Memory:
         """The memory of a network; None where it has none."""
         cell = next((step for step in steps if isinstance(step, CellStep)), None)
         size = math.prod(obs.shape)
-        history = 1 if obs.pixels else math.prod(steps[0].in_shape) // size
+        history = 1 if obs.image is not None else math.prod(steps[0].in_shape) // size
         if cell is None:
             return cls((), 0, history, size, kinds) if history > 1 else None
         return cls({"gru": ("h",), "lstm": ("c", "h")}[cell.kind], cell.size, history, size, kinds)

@@ -37,6 +37,8 @@ class Step:
     """(C, H, W) or (D,)."""
     out_shape: tuple[int, ...]
     """(C, H, W) or (D,)."""
+    vector: tuple[int, ...] = ()
+    """Places in the observation of the numbers beside an image that it reads, behind the image's features."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def dense(steps: Sequence[Any], cell: type[Any] = CellStep) -> Iterator[tuple[st
             yield str(index), one
 
 
-def _cell_step(cell: MemoryCell, shape: tuple[int, ...], beside: int) -> CellStep:
+def _cell_step(cell: MemoryCell, shape: tuple[int, ...], read: tuple[int, ...], beside: int) -> CellStep:
     size, gates = cell.cell.size, cell.cell.gates
     bias = np.zeros(gates, np.float32)
     if cell.bias is not None:
@@ -92,7 +94,7 @@ def _cell_step(cell: MemoryCell, shape: tuple[int, ...], beside: int) -> CellSte
     of_inputs, of_bias, before = (
         t.detach().numpy().copy() for t in (cell.inputs.weight, cell.inputs.bias, cell.recurrent.weight)
     )
-    inputs = Step(of_inputs, of_bias, 1, None, shape, (gates,))
+    inputs = Step(of_inputs, of_bias, 1, None, shape, (gates,), read)
     return CellStep(cell.cell.kind, inputs, Step(before, bias, 1, None, (size,), (gates,)), beside)
 
 
@@ -109,11 +111,11 @@ def without_offset(network: Network, head: Head) -> Network:
     return centred
 
 
-def unwritten(spec: NetworkSpec) -> str:
-    """What of a network has no `steps`; empty where it has."""
+def unwritten(spec: NetworkSpec, target: str = "C") -> str:
+    """What of a network has no `steps`, or none as ``integers``; empty where it has."""
     if spec.blocks:
         return "A residual network"
-    if spec.image is not None:
+    if spec.image is not None and target == "integers":
         return "A student that reads an image beside a vector"
     return "A student of dense layers that reads images" if len(spec.obs_shape) == 3 and not spec.convs else ""
 
@@ -122,15 +124,16 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
     """The steps of a folded network.
 
     Raises:
-        SpecError: it has residual blocks, or an image beside a vector, which ``target`` cannot write.
+        SpecError: it has residual blocks, or an image beside a vector, and ``target`` cannot write that.
 
     Example::
 
         source = c.write(steps(network, "C"), head, info.obs, "my policy")
     """
     spec = network.spec
-    if what := unwritten(spec):
+    if what := unwritten(spec, target):
         others = "onnx" if spec.remembers else "onnx or torch"
+        others = others if unwritten(spec) else f"c, {others}"
         instead = ", or distil it into a cnn student" if spec.blocks else ""
         raise SpecError(f"{what} cannot be written as {target}: export it to {others}{instead}.")
     shipped = blank(network.spec)
@@ -138,12 +141,12 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
     shipped.standardise_as(network)
     shipped.fold()
     result: list[Step | CellStep] = []
-    shape: tuple[int, ...] = spec.obs_shape if spec.picture is not None else (spec.features,)
+    shape, vector = spec.picture or (spec.features,), spec.seen if spec.image is not None else ()
     modules = [m for m in shipped.layers if not isinstance(m, nn.Flatten)]
     for index, module in enumerate(modules):
         if isinstance(module, MemoryCell):
-            result.append(_cell_step(module, shape, spec.beside_cell))
-            shape = result[-1].out_shape
+            result.append(_cell_step(module, shape, vector, spec.beside_cell))
+            shape, vector = result[-1].out_shape, ()
             continue
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
@@ -155,7 +158,8 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
             stride = int(module.stride[0])
             kernel = weight.shape[2]
             out = (len(bias), (shape[1] - kernel) // stride + 1, (shape[2] - kernel) // stride + 1)
-        result.append(Step(weight, bias, stride, NAMES[type(after)] if after is not None else None, shape, out))
+        read, vector = ((), vector) if isinstance(module, nn.Conv2d) else (vector, ())
+        result.append(Step(weight, bias, stride, NAMES[type(after)] if after is not None else None, shape, out, read))
         shape = out
     return result
 

@@ -117,10 +117,15 @@ class Teacher:
                 that takes from around it by default, as far as that can be told (of an object its attributes and the
                 networks in these). Give one where something there differs from process to process.
 
+        Raises:
+            TeacherError: ``outputs`` is no number of numbers.
+
         Example::
 
             teacher = Teacher.from_callable(lambda obs: -obs[:, :1], name="P controller")
         """
+        if outputs is not None and (not isinstance(outputs, int) or outputs < 1):
+            raise TeacherError(f"'outputs' is how many numbers the function gives, got {outputs!r:.60}: leave it out.")
         digest = hashlib.sha256((name or told(policy)).encode())
         if name and isinstance(policy, nn.Module):
             digest.update(told(policy).encode())
