@@ -2,7 +2,7 @@
 # make quickstart  CartPole from nothing: train a teacher, distil it, verdict, report
 # make test        the tests          make check   format, lint, types, links of the documentation
 # make pages       every command of docs/fields, at a tenth of its budget, with the packages of all fields
-# make chaos       hostile files, kills, broken disks and environments, for MINUTES (10) of fuzzing
+# make chaos       hostile files, kills, broken disks and environments, random users; MINUTES (10) of fuzzing
 # make site        the documentation as a site, in build/site
 PYTHON ?= python3
 VENV ?= .venv
@@ -41,6 +41,7 @@ chaos: $(VENV)/.dev
 	$(BIN)/python tests/chaos/disk.py
 	$(BIN)/python tests/chaos/faults.py
 	$(BIN)/python tests/chaos/starts.py --starts 200 --seed $(SEED)
+	$(BIN)/python tests/chaos/users.py --users 100 --seed $(SEED)
 
 soak: $(VENV)/.dev  # four hours each; CHEETAH=tqc-HalfCheetah-v3.zip of rl-trained-agents
 	@test -n "$(CHEETAH)" || { echo "make soak CHEETAH=tqc-HalfCheetah-v3.zip: name the teacher's file."; exit 2; }

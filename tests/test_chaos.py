@@ -18,6 +18,7 @@ import fuzz  # noqa: E402
 import kill  # noqa: E402
 import soak  # noqa: E402
 import starts  # noqa: E402
+import users  # noqa: E402
 import workload  # noqa: E402
 
 import distilrl.report  # noqa: E402, F401  # now, so that no fork has to
@@ -140,6 +141,19 @@ def test_a_write_that_fails_is_one_sentence_and_the_run_goes_on(home, whole, kin
 def test_faults_in_the_middle_are_named_and_the_run_goes_on(home):
     assert faults.environment(home, "raise", 0)["good"]
     assert faults.teacher(home, 100)["good"]
+
+
+def test_a_user_who_comes_with_anything(tmp_path):
+    row = users.once(tmp_path / "user", 44)  # an ONNX teacher, a student with a history and a cell
+    assert row["code"] in (0, 1, 3)
+    assert row["wrong"] == []
+
+
+def test_a_user_whose_things_do_not_go_together_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(users, "come", lambda home, _world: ["distill", "--teacher", str(home), "--env", users.WORLD])
+    row = users.once(tmp_path / "user", 0)
+    assert (row["code"], row["wrong"]) == (2, [])
+    assert row["said"].startswith("error: ")
 
 
 def test_a_soak_of_seconds_adds_its_line(home, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ ROWS = [
         "shown",
         "specs",
     },
-    {"events", "measures", "networks", "policies", "sensed", "widths", "worlds", "zoo"},
+    {"events", "measures", "networks", "policies", "sensed", "targets", "widths", "worlds", "zoo"},
     {"checkpoints", "discriminator", "features", "replay", "results", "stacks", "trained"},
     {"context", "fanout", "runs", "summaries", "trees"},
     {"display", "episodes", "metrics", "next_steps", "objective", "studies", "teachers"},

@@ -391,7 +391,8 @@ class TrainConfig:
             several or student.reused_head or student.dueling or student.start != "new"
         ):
             raise SpecError(
-                "'prune_from' goes with one task, a plain head and new weights: leave out what is more (tasks, dueling, start)."
+                "'prune_from' goes with one task, a plain head and new weights: leave out 'dueling', 'reused_head' and "
+                "'start', and give a single task."
             )
         if several and (
             self.data.priority_exponent > 0

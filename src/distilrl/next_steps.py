@@ -15,6 +15,7 @@ from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec, spelled, suggest
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
+from distilrl.targets import PROPOSED, listed, targets_of
 from distilrl.text import typed
 from distilrl.verdict import HOLDS, MIN_DISTINCT, Verdict, units_in_words
 from distilrl.widths import scaled
@@ -162,12 +163,11 @@ def _smallest(results: Results, folder: RunFolder, out: Path) -> Iterator[tuple[
 
 def _export(out: Path, spec: NetworkSpec | None, trust: list[str]) -> tuple[str, Words]:
     """A file of a student, and what else can hold one like it."""
-    target, others = "c", "onnx, int8, torch or web"
-    if spec is not None and (spec.blocks or spec.image is not None or (spec.picture and not spec.convs)):
-        target, others = "onnx", "torch"
-    elif spec is not None and spec.remembers:
-        others = "onnx, int8 or web"
-    return f"a file to ship; to {others} too", ["export", out, "--to", target, *trust]
+    held = targets_of(spec) if spec is not None else list(PROPOSED)
+    target = "c" if "c" in held else held[0]
+    others = [one for one in held if one != target]
+    why = "a file to ship" + (f"; to {listed(others)} too" if others else "")
+    return why, ["export", out, "--to", target, *trust]
 
 
 def _spec(results: Results) -> NetworkSpec | None:

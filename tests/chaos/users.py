@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from workload import Ended, left, run, sentence
+from workload import Ended, left, record, run, sentence
 from worlds import WORLD, WorldEnv
 
 from distilrl.checkpoints import save_network
@@ -147,8 +147,7 @@ def afterwards(out: Path, command: list[str], rng: random.Random) -> list[list[s
     words += [["verify", str(run_folder / "export" / one), *TRUST] for one in exports if one != "torch"]
     words += [["report", str(out)], ["inspect", str(run_folder), *where[where.index("--env") :]]]
     words += [["evaluate", str(run_folder), *where[where.index("--env") :], "--episodes", "10"]]
-    words += some(rng, 0.3, "watch", str(run_folder)) and [["watch", str(run_folder), *TRUST]]
-    return words
+    return [*words, ["watch", str(run_folder), *TRUST]] if rng.random() < 0.3 else words
 
 
 def once(home: Path, world: int) -> dict[str, Any]:
@@ -160,12 +159,12 @@ def once(home: Path, world: int) -> dict[str, Any]:
     run(lambda: told.write_text(json.dumps(come(home, world))) and 0)
     words = json.loads(told.read_text())
     ended = run([*words, "--out", str(out)])
-    row: dict[str, Any] = {"world": world, "words": words, "code": ended.code, "said": sentence(ended)}
+    row: dict[str, Any] = {"world": world, "words": words, "code": ended.code, "said": sentence(ended), "killed": False}
     wrong = [] if fine(ended) else [{"words": words, "code": ended.code, "said": ended.said[-3000:]}]
     if ended.code in (0, 1, 3):
         if rng.random() < 0.5:
             whole, broken = left(out), home / "broken"
-            run([*words, "--out", str(broken)], kill_after=rng.uniform(0, ended.seconds))
+            row["killed"] = run([*words, "--out", str(broken)], kill_after=rng.uniform(0, ended.seconds)).code == -9
             begun = (broken / "config.json").is_file()
             again = run([words[0], "--resume", str(broken), *TRUST] if begun else [*words, "--out", str(home / "b")])
             if left(broken if begun else home / "b") != whole:
@@ -191,8 +190,11 @@ def main() -> None:
     for world in range(10_000 * args.seed + args.first, 10_000 * args.seed + args.users):
         rows.append(once(home / "user", world))
         print(json.dumps(rows[-1]), flush=True)
-    good = sum(not row["wrong"] for row in rows)
-    print(f"{good} of {len(rows)} users came to an end that was theirs")
+    good, ended = sum(not row["wrong"] for row in rows), sum(row["code"] != 2 for row in rows)
+    print(f"{good} of {len(rows)} users came to an end that was theirs, {ended} of them to a verdict")
+    kept = [{key: row[key] for key in ("world", "code", "killed", "wrong")} for row in rows]
+    found = {"seed": args.seed, "first": args.first, "users": len(rows), "ended": ended, "good": good, "rows": kept}
+    record(f"users-{args.seed}", found)
     shutil.rmtree(home)
     raise SystemExit(0 if good == len(rows) else 1)
 

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from distilrl.export.card import PAGE, card_of, comment_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import Recording, file_policy, open_export
-from distilrl.export.steps import steps, unwritten, without_offset
+from distilrl.export.steps import steps, without_offset
 from distilrl.export.verifying import check_actions, verify
 from distilrl.files import read_json_as, write_bytes, write_text
 from distilrl.isolation import isolated
@@ -35,14 +35,11 @@ from distilrl.runs import RunFolder
 from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import EnvLike, EnvRef, Excerpt, ObsSpec, env_ref
 from distilrl.specs import NetworkSpec
+from distilrl.targets import TARGETS, Target, check_target
 from distilrl.teachers.hub import offline
 
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
-Target = Literal["onnx", "c", "int8", "torch", "tflite", "web"]
-TARGETS: tuple[Target, ...] = get_args(Target)
-REMEMBER: tuple[Target, ...] = ("onnx", "c", "int8", "web")
-"""Targets that hold a student with memory."""
 SELECTED_ON, JUDGED_ON = seeds_from(INTEGER_SEEDS, 16), seeds_from(INTEGER_SEEDS + 16, 50)
 """Seeds of the episodes that choose where an integer file's activations are cut off, and whether it is fine-tuned."""
 TOLERATED = 0.01
@@ -89,18 +86,10 @@ def export_policy(
     out = Path(out) if out is not None else own_place(folder, target)
     check_place(out)
     student = _Student.of(folder, env_ref(env) if env is not None else None)
-    spec = student.stored.network.spec
-    if student.policy.remembers and target not in REMEMBER:
-        others = "onnx" if unwritten(spec) else f"{', '.join(REMEMBER[:-1])} or {REMEMBER[-1]}"
-        raise SpecError(
-            f"The student {spec.describe()} remembers, and '{target}' cannot hold that: export it to {others}."
-        )
+    # what cannot be written is refused before it is played
+    check_target(student.stored.network.spec, target)
     if target in ("c", "int8", "web"):
-        # what cannot be written is refused before it is played
-        layers = steps(student.bare(student.stored.network), "integers" if target == "int8" else "C")
         last_step(student.stored.head).check_c()
-        if target == "int8":
-            int8.check_activations(layers)
     with watching(watch) as watch:
         watch(Phase("recording"))
         seen = recorded(student.policy, student.info.ref, watch, sensors=student.sensors)

@@ -14,7 +14,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from distilrl.errors import SpecError
 from distilrl.export.c import Source, beside_memory, declared, scratch_buffers, source
 from distilrl.export.c_kernels import channels_last, geometry
 from distilrl.export.c_maths import maths
@@ -104,19 +103,6 @@ class Quantised:
         return self.entry.integers(x) if self.entry is not None else x.astype(np.int64)
 
 
-def check_activations(steps: Sequence[Step | CellStep]) -> None:
-    """Makes sure that integers can hold what lies between the layers.
-
-    Raises:
-        SpecError: an activation is not ReLU.
-    """
-    if any(s.activation not in ("relu", None) for s in steps):
-        raise SpecError(
-            "Only ReLU students can be written in integers: distil one with @relu in its spec, such as mlp:64,64@relu, "
-            "or export to c or onnx."
-        )
-
-
 def quantise(
     steps: Sequence[Step | CellStep], calibration: NDArray[Any], begins: NDArray[np.bool_] | None = None,
     *, percentile: float = 99.99, moves_percentile: float = 100.0,
@@ -131,9 +117,8 @@ def quantise(
         moves_percentile: so are moves of a history.
 
     Raises:
-        SpecError: an activation is not ReLU, a cell is too large, or a layer's sums are.
+        SpecError: a cell is too large, or a layer's sums are.
     """
-    check_activations(steps)
     entry = Entry.of(calibration)
     begins = np.arange(len(calibration)) == 0 if begins is None else begins
     history = steps[0].in_shape[0] // calibration.shape[1] if calibration.ndim == 2 else 1

@@ -15,7 +15,8 @@ from distilrl.blocks import CellKind, MemoryCell
 from distilrl.errors import SpecError
 from distilrl.heads import Categorical, Head
 from distilrl.networks import Network, blank
-from distilrl.specs import ACTIVATIONS, NetworkSpec
+from distilrl.specs import ACTIVATIONS
+from distilrl.targets import check_target
 
 Floats = NDArray[np.float32]
 NAMES: dict[type[nn.Module], str] = {kind: name for name, kind in ACTIVATIONS.items()}
@@ -111,31 +112,18 @@ def without_offset(network: Network, head: Head) -> Network:
     return centred
 
 
-def unwritten(spec: NetworkSpec, target: str = "C") -> str:
-    """What of a network has no `steps`, or none as ``integers``; empty where it has."""
-    if spec.blocks:
-        return "A residual network"
-    if spec.image is not None and target == "integers":
-        return "A student that reads an image beside a vector"
-    return "A student of dense layers that reads images" if len(spec.obs_shape) == 3 and not spec.convs else ""
-
-
 def steps(network: Network, target: str) -> list[Step | CellStep]:
     """The steps of a folded network.
 
     Raises:
-        SpecError: it has residual blocks, or an image beside a vector, and ``target`` cannot write that.
+        SpecError: ``target``, ``C`` or ``integers``, cannot hold it.
 
     Example::
 
         source = c.write(steps(network, "C"), head, info.obs, "my policy")
     """
     spec = network.spec
-    if what := unwritten(spec, target):
-        others = "onnx" if spec.remembers else "onnx or torch"
-        others = others if unwritten(spec) else f"c, {others}"
-        instead = ", or distil it into a cnn student" if spec.blocks else ""
-        raise SpecError(f"{what} cannot be written as {target}: export it to {others}{instead}.")
+    check_target(spec, "int8" if target == "integers" else "c")
     shipped = blank(network.spec)
     shipped.load_state_dict(network.state_dict())
     shipped.standardise_as(network)
