@@ -102,9 +102,9 @@ def write_student(folder: Path, name: str) -> None:
         network, head = student(name.removesuffix("-int8"))
         policy = Policy(network, head)
         if name.endswith("-int8"):
-            source = int8.write(int8.quantise(steps(network, "integers"), drawn(read)), head, read, name)
+            source = int8.write(int8.quantise(steps(network, "int8"), drawn(read)), head, read, name)
         else:
-            source = c.write(steps(network, "C"), head, read, name)
+            source = c.write(steps(network, "c"), head, read, name)
     write_with_golden(folder, policy, source, read)
 
 

@@ -56,7 +56,7 @@ def emlearn(folder: Path, name: str) -> None:
     from emlearn.net import c_generate_net_loadable
 
     network, head = student(name)
-    layers = layers_of(network, "C")
+    layers = layers_of(network, "c")
     kinds = [layer.activation or "identity" for layer in layers]
     code = c_generate_net_loadable(kinds, [layer.weight.T for layer in layers], [layer.bias for layer in layers], "net")
     inputs, outputs = network.spec.obs_shape[0], head.width

@@ -68,7 +68,7 @@ def written(folder: Path, shown: dict[str, Any], info: EnvInfo, head: Head) -> P
         network = build(NetworkSpec.from_json(shown["spec"]), torch.Generator().manual_seed(0)).eval()
         network, read = (network.bare(), None) if network.spec.unseen else (network, info.obs)
         policy, read = Policy(network, head), read or ObsSpec(network.spec.obs_shape)
-        source = c.write(steps(network, "C"), head, read, shown["name"])
+        source = c.write(steps(network, "c"), head, read, shown["name"])
     write_with_golden(folder, policy, source, read)
     return policy
 

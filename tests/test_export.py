@@ -90,7 +90,7 @@ def write_c(folder, source):
 
 
 def in_c(text, network, head=ONE):
-    return c.write(steps(network, "C"), head, obs_spec(text), "test")
+    return c.write(steps(network, "c"), head, obs_spec(text), "test")
 
 
 def expected(network, obs):
@@ -211,7 +211,7 @@ def test_our_mathematics_are_right_to_a_millionth(tmp_path, activation):
     x = np.concatenate([np.linspace(-12, 12, 20001), [0.0, -1e-30, 1e-30, -100, 100, -1e30, 1e30, np.inf]]).astype(
         np.float32
     )[:, None]
-    source = c.write(steps(network, "C"), head_for(Choices((1,)), "q"), ObsSpec((1,)), "test")
+    source = c.write(steps(network, "c"), head_for(Choices((1,)), "q"), ObsSpec((1,)), "test")
     values = open_export(write_c(tmp_path, source), head_for(Choices((1,)), "q"), 1)(x).values
     wanted = expected(network, x)
     wanted[np.isinf(x)] = 1.0 if activation == "tanh" else np.inf  # PyTorch's GELU of infinity is NaN with oneDNN
@@ -384,7 +384,7 @@ def test_graphs_read_an_image_beside_a_vector(tmp_path, kind):
     with pytest.raises(
         SpecError, match=r"an image beside a vector cannot be written as integers: export it to onnx, c, t"
     ):
-        steps(network, "integers")
+        steps(network, "int8")
 
 
 BESIDE = {"cnn:4k3s2,3k3s1:8": (), "cnn:4k3s2:": (1, 3), "cnn:4k3s2:8+gru:5": (), "cnn:3k4s3:+lstm:4": (0, 2)}
@@ -400,7 +400,7 @@ def test_c_reads_an_image_beside_a_vector(tmp_path, text, unseen):
     network.standardise(torch.linspace(-1, 1, 6), torch.linspace(0.5, 2, 6))
     network.fold()
     obs = np.random.default_rng(0).normal(0, 1, (7, 239)).astype(np.float32)
-    source = c.write(steps(network, "C"), head, ObsSpec((239,), image), "test")
+    source = c.write(steps(network, "c"), head, ObsSpec((239,), image), "test")
     assert f"#define POLICY_SCRATCH_BYTES {source.scratch_bytes}" in source.header
     assert source.scratch_bytes > 0
     policy, rows = Policy(network, head), []
@@ -441,7 +441,7 @@ def test_a_file_is_a_policy(tmp_path, name):
 def test_integers_are_modelled_to_the_bit(tmp_path, text, name):
     head = ACTIONS[name]
     network, obs = student(text, head=head), observations(text, 200 if text.startswith("mlp") else 20)
-    quantised = int8.quantise(steps(network, "integers"), obs)
+    quantised = int8.quantise(steps(network, "int8"), obs)
     answers = opened(write_c(tmp_path, int8.write(quantised, head, obs_spec(text), "test")), text, head)(obs)
     np.testing.assert_array_equal(answers.values, quantised.values(obs))
     if name != "several" and name != "one":
@@ -456,7 +456,7 @@ def test_integers_are_modelled_to_the_bit(tmp_path, text, name):
 
 def test_bytes_in_onnx_have_no_sign_so_that_no_processor_saturates():
     network, obs = student("mlp:16,16"), observations("mlp:16,16", 100)
-    quantised = int8.quantise(steps(network, "integers"), obs)
+    quantised = int8.quantise(steps(network, "int8"), obs)
     graph = onnx.load_from_string(onnx_export.write_int8(quantised, ACTIONS["one"], obs_spec("mlp:16,16"), {})).graph
     held = {one.data_type for one in graph.initializer}
     assert onnx.TensorProto.UINT8 in held
@@ -473,7 +473,7 @@ def test_what_is_dead_on_the_calibration_states_does_not_overflow(tmp_path, part
             network.layers[0].bias[3] = 1.0
         else:
             network.layers[2].bias.fill_(-1e3)
-    quantised = int8.quantise(steps(network, "integers"), obs)
+    quantised = int8.quantise(steps(network, "int8"), obs)
     for one in quantised.steps:
         assert np.abs(one.bias).max() <= int8_layers.BIAS_LIMIT
         assert 1 <= one.shift <= 62
@@ -485,7 +485,7 @@ def test_what_is_dead_on_the_calibration_states_does_not_overflow(tmp_path, part
 def test_a_weight_takes_a_byte_and_a_unit_six_or_eight_more():
     network = build(NetworkSpec.parse("cnn:4k6s4,4k4s2,6k3s2:8", PIXELS, 6), torch.Generator().manual_seed(0)).eval()
     obs = np.random.default_rng(0).integers(0, 256, (4, *PIXELS), dtype=np.uint8)
-    quantised = int8.quantise(steps(network, "integers"), obs)
+    quantised = int8.quantise(steps(network, "int8"), obs)
     source = int8.write(quantised, head_for(Choices((6,)), "q"), ObsSpec(PIXELS, PIXELS, "uint8"), "test")
     assert source.weight_bytes == 1864 + 6 * 22 + 8 * 6 + 6 * 4 == 2068
 
@@ -500,7 +500,7 @@ def test_integers_are_clean_under_the_sanitizers(tmp_path, name, texts):
     for text in texts:
         obs = observations(text, 10)
         extreme = obs * 0 + (255 if obs.dtype == np.uint8 else np.float32(1e30))
-        quantised = int8.quantise(steps(student(text, head=head), "integers"), obs)
+        quantised = int8.quantise(steps(student(text, head=head), "int8"), obs)
         write_c(tmp_path, int8.write(quantised, head, obs_spec(text), "test"))
         rows = np.concatenate([obs, extreme])
         actions = last_step(head).golden(expected_actions(head, quantised.values(rows)))
@@ -516,7 +516,7 @@ def test_integers_are_clean_under_the_sanitizers(tmp_path, name, texts):
 def test_products_of_integers_are_of_32_bits(tmp_path):
     """Where an int has 16 bits, as on AVR, a product of two of them has no more."""
     obs = observations("mlp:7", 10)
-    code = int8.write(int8.quantise(steps(student("mlp:7"), "integers"), obs), ONE, obs_spec("mlp:7"), "test").code
+    code = int8.write(int8.quantise(steps(student("mlp:7"), "int8"), obs), ONE, obs_spec("mlp:7"), "test").code
     narrow = set(re.findall(r"int(?:8|16)_t \*?(\w+)", code)) | set(re.findall(r"int(?:8|16)_t (\w+)\[", code))
     products = re.findall(r"(\([\w]+\))?\b(\w+)\[\w+\] \* (\w+)", code)
     assert ("(int32_t)", "x", "w") in products
@@ -529,7 +529,7 @@ def test_sums_that_may_leave_32_bits_are_refused():
         next(one for one in network.layers if isinstance(one, torch.nn.Linear)).weight.fill_(1.0)
     obs = np.random.default_rng(0).integers(0, 256, (2, *PIXELS), dtype=np.uint8)
     with pytest.raises(SpecError, match="32 bits hold less than 2,147,483,648: export to c or onnx"):
-        int8.quantise(steps(network, "integers"), obs)
+        int8.quantise(steps(network, "int8"), obs)
 
 
 def test_how_numbers_enter_integers():
@@ -558,7 +558,7 @@ def test_the_header_says_what_a_choice_is_flattened_to():
     })  # fmt: skip
     spec = read_observations(space, "Mine-v0")[0]
     network = build(NetworkSpec.parse("mlp:3", spec.shape, ONE.width), torch.Generator().manual_seed(0)).eval()
-    header = c.write(steps(network, "C"), ONE, spec, "test").header
+    header = c.write(steps(network, "c"), ONE, spec, "test").header
     assert (
         "a_pos at 0, b_mode at 2 (1 for the choice that is made, else 0: 5, 6, 7), "
         "c_level at 5 (1 for the choice that is made, else 0: of [0] 0, 1; of [1] 0 to 6)"
@@ -571,11 +571,11 @@ def test_the_header_says_what_a_choice_is_flattened_to():
 def test_what_cannot_be_written_gets_one_sentence():
     network = build(NetworkSpec.parse("resnet:4:8", PIXELS, 3))
     with pytest.raises(SpecError, match="residual"):
-        steps(network, "C")
+        steps(network, "c")
     with pytest.raises(SpecError, match="ReLU"):
-        int8.quantise(steps(student("mlp:16,16", "tanh"), "integers"), observations("mlp:16,16"))
+        int8.quantise(steps(student("mlp:16,16", "tanh"), "int8"), observations("mlp:16,16"))
     with pytest.raises(SpecError, match="dense layers that reads images"):
-        steps(Network(NetworkSpec((1, 3, 3), 2)), "C")
+        steps(Network(NetworkSpec((1, 3, 3), 2)), "c")
     with pytest.raises(SpecError, match="'gaussian' is not exported"):
         last_step(head_for(Bounds((-1.0,), (1.0,)), "gaussian"))
 

@@ -713,7 +713,7 @@ def test_a_page_has_a_stack_for_wide_layers(monkeypatch):
     """Of vectors they are on it, and went over what lies below."""
     head, obs = head_for(Choices((2,)), "q"), ObsSpec((1,))
     network = build(NetworkSpec.parse("mlp:20000", (1,), 2), torch.Generator().manual_seed(0))
-    source = c.write(steps(network, "C"), head, obs, "a test")
+    source = c.write(steps(network, "c"), head, obs, "a test")
     assert (source.scratch_bytes, source.stack_bytes) == (0, 4 * 20_000 + 4 * 2)
     asked = []
     monkeypatch.setattr(shutil, "which", lambda name: name)
@@ -915,7 +915,7 @@ def page_of(network, head, obs, states, **more):
     """The page of a student by itself."""
     numbers, last = network.eval()(torch.from_numpy(states)).detach(), last_step(head)
     answers = Answers(numbers.numpy(), last.shifted(head.greedy(numbers).numpy()))
-    module = web.wasm(c.write(steps(network, "C"), head, obs, "a test"), last)
+    module = web.wasm(c.write(steps(network, "c"), head, obs, "a test"), last)
     return web.page(module, "any", "small", last, states, answers, **more)
 
 
@@ -1188,7 +1188,7 @@ def test_a_student_that_is_rounded_away_is_refused_and_told_why(tmp_path):
     wrong = copy.deepcopy(network)
     with torch.no_grad():
         wrong.layers[-1].weight.neg_()
-    write_c(tmp_path, c.write(steps(wrong, "C"), TWO, info.obs, "wrong"))
+    write_c(tmp_path, c.write(steps(wrong, "c"), TWO, info.obs, "wrong"))
     with pytest.raises(FileError, match=r"whose own numbers are rounded by up to .* subtracts its mean"):
         keep._replayed("policy.c", open_export(tmp_path / "policy.c", TWO, 2), Policy(network, TWO), seen, "c")
 
@@ -1276,7 +1276,7 @@ def test_a_cell_behind_many_inputs_is_refused_as_a_layer_is():
         network.cell.inputs.weight.fill_(0.01)
     obs = np.full((4, 1, 84, 84), 255, np.uint8)
     with pytest.raises(SpecError, match="32 bits"):
-        int8.quantise(steps(network, "integers"), obs)
+        int8.quantise(steps(network, "int8"), obs)
 
 
 @needs_cc
@@ -1284,7 +1284,7 @@ def test_integers_of_a_cell_behind_convolutions_are_those_of_their_c(tmp_path):
     obs = ObsSpec((1, 8, 8), (1, 8, 8), "uint8")
     network = build(NetworkSpec.of("cnn:4k3s2:+gru:3", obs, 2), torch.Generator().manual_seed(0)).eval()
     seen = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
-    integers = int8.quantise(steps(network, "integers"), seen)
+    integers = int8.quantise(steps(network, "int8"), seen)
     write_c(tmp_path, int8.write(integers, TWO, obs, "small"))
     answers = open_export(tmp_path / "policy.c", TWO, 64)(seen)
     np.testing.assert_allclose(integers.values(seen), answers.values, rtol=1e-6)
@@ -1320,7 +1320,7 @@ def test_a_real_action_is_held_to_its_own_range(tmp_path, low, high, squash, wei
         Policy(network, head),
         Recording.of(np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)),
     )
-    right = steps(network, "C")
+    right = steps(network, "c")
     for name, last in (("right", right[-1].weight), ("wrong", right[-1].weight * [[0.0], [1.0]])):
         (tmp_path / name).mkdir()
         changed = [*right[:-1], replace(right[-1], weight=last.astype(np.float32))]
@@ -1464,7 +1464,7 @@ def test_the_card_of_tuned_integers_speaks_of_the_student(tmp_path):
     tuned = copy.deepcopy(sign_network())
     with torch.no_grad():
         tuned.layers[-1].weight.neg_()
-    write_c(tmp_path, c.write(steps(tuned, "C"), TWO, info.obs, "tuned"))
+    write_c(tmp_path, c.write(steps(tuned, "c"), TWO, info.obs, "tuned"))
     file = open_export(tmp_path / "policy.c", TWO, 2)
     told = keep._replayed("policy.c", file, Policy(tuned, TWO), seen, "int8", Policy(sign_network(), TWO))
     assert told["same_action"] == 0.0

@@ -54,7 +54,7 @@ def test_rounding_in_training_is_rounding_in_integers(shape, middle):
     places = shape[0] if len(shape) == 1 else 1
     network.standardise(torch.full((places,), middle), torch.ones(places))
     network.fold()
-    rounded = int8.quantise(steps(network, "integers"), obs.numpy())
+    rounded = int8.quantise(steps(network, "int8"), obs.numpy())
     entry = Entry.of(obs.numpy())
     assert entry.shifts == (middle > 0)
     values = qat.rounded(network, obs, entry, rounded.activation_scales).detach().numpy()
@@ -68,7 +68,7 @@ def test_every_way_to_round_and_to_sum_is_the_model(tmp_path, monkeypatch, name,
     """The C answers as the model in NumPy does: by the upper half of a product or by a shift, four outputs at once or
     one.
     """
-    rounded, obs = int8.quantise(steps(student(name), "integers"), observations(name)), observations(name, 50)
+    rounded, obs = int8.quantise(steps(student(name), "int8"), observations(name)), observations(name, 50)
     assert {one.shift in int8.UPPER_HALF for one in rounded.steps[:-1]} == {True}
     if rounding == "shifted":
         monkeypatch.setattr(int8, "UPPER_HALF", ())
@@ -94,7 +94,7 @@ def test_numbers_far_from_zero_keep_their_digits_in_integers(tmp_path, name):
     network = build(NetworkSpec.of(name, read, 2), torch.Generator().manual_seed(0)).eval()
     network.standardise(middle, torch.ones(len(middle)))
     network.fold()
-    rounded = int8.quantise(steps(network, "integers"), seen.obs, seen.begins)
+    rounded = int8.quantise(steps(network, "int8"), seen.obs, seen.begins)
     wanted = rounded.values(seen.obs, seen.begins)
     numbers = seen.numbers(Policy(network, TWO)).numpy()
     assert np.abs(wanted - numbers).max() < 0.06 * np.ptp(numbers)
@@ -112,7 +112,7 @@ def test_a_student_that_integers_break_learns_to_live_with_them(monkeypatch, sca
     right = obs[:, 0] > 0
 
     def in_integers(network):
-        return float((int8.quantise(steps(network, "integers"), obs).values(obs).argmax(1) == right).mean())
+        return float((int8.quantise(steps(network, "int8"), obs).values(obs).argmax(1) == right).mean())
 
     before = coarse_network()
     teacher = Teacher(sign_network(), "q", "test", "memory", "0" * 64, action=Choices((2,)))
@@ -151,7 +151,7 @@ def test_real_actions_that_integers_break_come_closer_again(monkeypatch, kind, s
         wanted = teacher.head.greedy(teacher.network(torch.from_numpy(obs)))
 
     def error(network):
-        values = int8.quantise(steps(network, "integers"), obs).values(obs)
+        values = int8.quantise(steps(network, "int8"), obs).values(obs)
         return float(head.error(head.greedy(torch.from_numpy(values)), wanted).square().mean().sqrt())
 
     after = qat.fine_tune(ours, teacher, obs, 0.2, scaled_head=True)  # no temperature for real actions
@@ -175,7 +175,7 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
     )
     chosen = export._Export(one, "int8", Path(), Recording.of(obs), silent)._rounded(network).integers
     expected_scales = [
-        int8.quantise(steps(without_offset(network, ONE), "integers"), obs, percentile=percentile).activation_scales
+        int8.quantise(steps(without_offset(network, ONE), "int8"), obs, percentile=percentile).activation_scales
         for percentile in int8.PERCENTILES
     ]
     assert chosen.activation_scales == expected_scales[1]
@@ -232,7 +232,7 @@ def test_a_large_state_value_does_not_cost_the_choice_among_integers():
     chosen = head.greedy(network(obs))
     same = []
     for one in (network, without_offset(network, head)):
-        values = int8.quantise(steps(one, "integers"), obs.numpy()).values(obs.numpy())
+        values = int8.quantise(steps(one, "int8"), obs.numpy()).values(obs.numpy())
         same.append(float((head.greedy(torch.from_numpy(values)) == chosen).float().mean()))
     assert same[0] < 0.8 < 0.95 < same[1]
     assert torch.equal(head.greedy(without_offset(network, head)(obs)), chosen)

@@ -528,7 +528,7 @@ def recording(network, steps=60, seed=0):
 def written(folder, text, name, head=HEAD):
     network, obs = drawn(text, outputs=head.width), ObsSpec((3,))
     if name == "policy.c":
-        write_c(folder, c.write(steps(network, "C"), head, obs, "a test"))
+        write_c(folder, c.write(steps(network, "c"), head, obs, "a test"))
     else:
         (folder / name).write_bytes(onnx.write(network, head, obs, {}))
     return network, open_export(folder / name, head, 3)
@@ -597,7 +597,7 @@ def in_integers(text, head=HEAD, shape=(3,), **changes):
     """A student's integers, what it says itself, and episodes that they were not calibrated on."""
     network = drawn(text, shape, head.width)
     calibrated, seen = recording(network, 1000, seed=1)[0], recording(network, 300)[0]
-    layers = steps(network, "integers")
+    layers = steps(network, "int8")
     return (
         int8.quantise(layers, calibrated.obs, calibrated.begins, **changes),
         seen,
@@ -639,7 +639,7 @@ def test_integers_of_a_cell_behind_convolutions(tmp_path):
     network.fold()
     pixels = np.random.default_rng(0).integers(0, 255, (60, 2, 12, 12)).astype(np.uint8)
     seen = Recording(pixels, np.isin(np.arange(60), (0, 13)))
-    rounded = int8.quantise(steps(network, "integers"), seen.obs, seen.begins)
+    rounded = int8.quantise(steps(network, "int8"), seen.obs, seen.begins)
     answers = opened_integers(tmp_path, rounded, HEAD, obs)(seen.obs, seen.begins)
     np.testing.assert_array_equal(answers.values, rounded.values(seen.obs, seen.begins))
     assert held(answers, seen.numbers(Policy(network, HEAD)), HEAD).distance < 0.1
@@ -708,7 +708,7 @@ def test_integers_keep_what_a_cell_forgets_slowly():
         cell.inputs.weight[2 * size :] *= 0.2
     seen = Recording(np.ones((1200, 3), np.float32), np.arange(1200) == 0)
     numbers = seen.numbers(Policy(network, HEAD)).numpy()
-    values = int8.quantise(steps(network, "integers"), seen.obs, seen.begins).values(seen.obs, seen.begins)
+    values = int8.quantise(steps(network, "int8"), seen.obs, seen.begins).values(seen.obs, seen.begins)
     moved = np.abs(numbers[-1] - numbers[0])
     assert (moved > 0.05).any()
     assert np.abs((values[-1] - values[0]) - (numbers[-1] - numbers[0])).max() < 0.1 * moved.max()
@@ -726,10 +726,10 @@ def test_the_table_of_integers_is_the_sigmoid_and_tanh():
 def test_a_cell_whose_sums_do_not_fit_is_refused():
     network = build(NetworkSpec.parse("gru:1001", (3,), 2))
     with pytest.raises(SpecError, match="A cell of 1001 numbers cannot be written in integers"):
-        int8.quantise(steps(network, "integers"), np.ones((4, 3), np.float32))
+        int8.quantise(steps(network, "int8"), np.ones((4, 3), np.float32))
     network = build(NetworkSpec.parse("mlp:999+gru:2", (3,), 2))
     with pytest.raises(SpecError, match="A cell of 2 numbers with 999 beside it cannot be written in integers"):
-        int8.quantise(steps(network, "integers"), np.ones((4, 3), np.float32))
+        int8.quantise(steps(network, "int8"), np.ones((4, 3), np.float32))
 
 
 # -- runs
@@ -861,7 +861,7 @@ def test_integers_keep_choices_that_a_velocity_decides(wraps, percentile):
     network.layers[2].bias.copy_(torch.tensor([-2.5, 2.5]))
     record = Recording(seen, np.arange(1000) == 0)
     numbers = record.numbers(Policy(network, HEAD)).numpy()
-    rounded = int8.quantise(steps(network, "integers"), seen, record.begins, moves_percentile=percentile)
+    rounded = int8.quantise(steps(network, "int8"), seen, record.begins, moves_percentile=percentile)
     same = (rounded.values(seen, record.begins).argmax(1) == numbers.argmax(1))[1:]
     assert 0.2 < numbers.argmax(1).mean() < 0.8
     assert same.mean() > 0.98
@@ -875,9 +875,7 @@ def test_integers_too_coarse_for_a_velocity_are_refused(tmp_path):
     walk = np.cumsum(np.random.default_rng(0).choice([-0.003, 0.003], 400)).astype(np.float32).reshape(-1, 1)
     walk[-1] = 10.0  # seen once, and scales go by it
     seen = Recording(walk, np.arange(400) == 0)
-    written = int8.write(
-        int8.quantise(steps(network, "integers"), seen.obs, seen.begins), HEAD, ObsSpec((1,)), "a test"
-    )
+    written = int8.write(int8.quantise(steps(network, "int8"), seen.obs, seen.begins), HEAD, ObsSpec((1,)), "a test")
     write_c(tmp_path, written)
     with pytest.raises(FileError, match=r"eight bits are too few where.*export to c or onnx"):
         _replayed("policy.c", open_export(tmp_path / "policy.c", HEAD, 1), Policy(network, HEAD), seen, "int8")
@@ -911,7 +909,7 @@ def test_a_cell_behind_convolutions(text, name, tmp_path):
     whole = torch.cat([network.going_on(seen[:13], 13)[0], network.going_on(seen[13:], 17)[0]])
     torch.testing.assert_close(whole, numbers, rtol=1e-4, atol=1e-5)
     if name == "policy.c":
-        written = c.write(steps(network, "C"), HEAD, obs, "a test")
+        written = c.write(steps(network, "c"), HEAD, obs, "a test")
         write_c(tmp_path, written)
         assert written.scratch_bytes > 0
         assert "Not reentrant" in written.header
@@ -935,7 +933,7 @@ def test_a_page_remembers_as_the_student_does(text, tmp_path):
     golden, last = seen.few(64, remembers=True), last_step(HEAD)
     numbers = golden.numbers(Policy(network, HEAD))
     answers = Answers(numbers.numpy(), HEAD.greedy(numbers).numpy())
-    module = web.wasm(c.write(steps(network, "C"), HEAD, ObsSpec((3,)), "a test"), last, remembers=True)
+    module = web.wasm(c.write(steps(network, "c"), HEAD, ObsSpec((3,)), "a test"), last, remembers=True)
     page = web.page(module, "any", text, last, golden.obs, answers, remembers=True)
     around = "const els = {}; const document = {getElementById: i => els[i] ??= {}, body: {dataset: {}}};"
     around += " globalThis.setInterval = () => 0;"

@@ -228,7 +228,7 @@ class _Export:
                 )
                 return ["policy.tflite"]
             case _:
-                source = c.write(steps(network, "C"), head, obs, comment)
+                source = c.write(steps(network, "c"), head, obs, comment)
                 files = ["policy.c"]
         card |= {"scratch_bytes": source.scratch_bytes, "weight_bytes": source.weight_bytes}
         write_c(folder, source)
@@ -294,7 +294,7 @@ class _Export:
 
     def _rounded(self, network: Network) -> "_Rounded":
         """A network in integers, its activations cut off where it plays best."""
-        layers, seen = steps(self._in_integers(network), "integers"), self.seen
+        layers, seen = steps(self._in_integers(network), "int8"), self.seen
         candidates = [
             int8.quantise(layers, seen.obs, seen.begins, percentile=share, moves_percentile=moves)
             for moves in (int8.MOVES_PERCENTILES if network.spec.history > 1 else (100.0,))

@@ -181,7 +181,7 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
 
     Example::
 
-        written = write(steps(network, "C"), head, info.obs, "my policy")
+        written = write(steps(network, "c"), head, info.obs, "my policy")
         Path("policy.c").write_text(written.code)
     """
     last, memory = last_step(head), Memory.of(steps, obs)

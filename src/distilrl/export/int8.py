@@ -182,7 +182,7 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
 
     Example::
 
-        written = write(quantise(steps(network, "integers"), seen), head, info.obs, "my policy")
+        written = write(quantise(steps(network, "int8"), seen), head, info.obs, "my policy")
     """
     steps, last = student.steps, last_step(head)
     memory = Memory.of([one.step for one in steps], obs, INTEGERS)

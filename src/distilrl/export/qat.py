@@ -55,7 +55,7 @@ def fine_tune(
     _standardise(student, obs)
     student.scale_head(factor)
     student.requires_grad_(True)
-    units = quantise(layers_of(network, "integers"), _some(obs)).activation_scales
+    units = quantise(layers_of(network, "int8"), _some(obs)).activation_scales
     entry = Entry.of(obs)
     data = torch.from_numpy(obs)
     matters = stakes.clamp_min(1e-9).sqrt()  # drawn by what is at stake, as image recipes do while they train

@@ -16,7 +16,7 @@ from distilrl.errors import SpecError
 from distilrl.heads import Categorical, Head
 from distilrl.networks import Network, blank
 from distilrl.specs import ACTIVATIONS
-from distilrl.targets import check_target
+from distilrl.targets import Target, check_target
 
 Floats = NDArray[np.float32]
 NAMES: dict[type[nn.Module], str] = {kind: name for name, kind in ACTIVATIONS.items()}
@@ -112,18 +112,18 @@ def without_offset(network: Network, head: Head) -> Network:
     return centred
 
 
-def steps(network: Network, target: str) -> list[Step | CellStep]:
+def steps(network: Network, target: Target) -> list[Step | CellStep]:
     """The steps of a folded network.
 
     Raises:
-        SpecError: ``target``, ``C`` or ``integers``, cannot hold it.
+        SpecError: ``target`` cannot hold it.
 
     Example::
 
-        source = c.write(steps(network, "C"), head, info.obs, "my policy")
+        source = c.write(steps(network, "c"), head, info.obs, "my policy")
     """
     spec = network.spec
-    check_target(spec, "int8" if target == "integers" else "c")
+    check_target(spec, target)
     shipped = blank(network.spec)
     shipped.load_state_dict(network.state_dict())
     shipped.standardise_as(network)
@@ -152,7 +152,7 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
     return result
 
 
-def layers_of(network: Network, target: str) -> list[Step]:
+def layers_of(network: Network, target: Target) -> list[Step]:
     """`steps` of a network without memory.
 
     Raises:
@@ -160,9 +160,9 @@ def layers_of(network: Network, target: str) -> list[Step]:
 
     Example::
 
-        quantised = int8.quantise(layers_of(network, "integers"), seen)
+        quantised = int8.quantise(layers_of(network, "int8"), seen)
     """
     found = [step for step in steps(network, target) if isinstance(step, Step)]
     if network.spec.remembers:
-        raise SpecError(f"A student with memory cannot be written as {target}: export it to c or onnx.")
+        raise SpecError("A student with memory is more than layers: take its `steps`.")
     return found
