@@ -3,6 +3,7 @@
     python benchmarks/case_study.py FOLDER [--jobs N] [--seeds A-B] [--ways "NAME;NAME"] [--steps N,N]
         [--students SPEC+SPEC] [ENV ...]                              # FOLDER: see methods.py
     python benchmarks/case_study.py table [--seeds A-B] [ENV ...]     # what is there, as Markdown
+    python benchmarks/case_study.py values FOLDER RUN ...             # of students of results/: values.jsonl
 
 Equal data and updates (three of 128 states for each vector step of eight environments), no early stop, the best of a
 check each 1,000 steps; one line per run in results/case-study/ENV.jsonl, runs that are there already are not made
@@ -46,6 +47,8 @@ from distilrl import (
 from distilrl.acceptance import accept
 from distilrl.agreement import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.files import read_json
+from distilrl.heads.units import units_of
 from distilrl.played import Acceptance
 
 OUT = RESULTS / "case-study"
@@ -59,8 +62,15 @@ EQUAL = {
     "gap": -99.0,
     "finalists": 1,
 }
-BUDGETS = {"CartPole-v1": (6_000,), "Acrobot-v1": (6_000,), "LunarLander-v3": (10_000, 40_000), atari.PONG: (48_000,)}
-STUDENTS = {env_id: task.students for env_id, task in TABLE.items()} | {atari.PONG: (atari.SMALL,)}
+BUDGETS = {
+    "CartPole-v1": (6_000,),
+    "Acrobot-v1": (6_000,),
+    "LunarLander-v3": (10_000, 40_000),
+    atari.PONG: (48_000,),
+    atari.BREAKOUT: (320_000,),
+}
+STUDENTS = {env_id: task.students for env_id, task in TABLE.items()}
+STUDENTS |= {atari.PONG: (atari.SMALL,), atari.BREAKOUT: (atari.LARGE,)}
 
 
 # -- forms of the worst action's gap; differences (B, A) to (B,)
@@ -179,6 +189,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "terms": (term("forward_kl", sharpness=4.0, student_temperature=None), WORST)
     },
     "g: KL of a sharp teacher alone": {"terms": (term(sharp_teacher, student_temperature=None), WORST)},
+    "h: the same KL alone": {"terms": (term("forward_kl", student_temperature=None),)},
 }
 
 
@@ -190,7 +201,8 @@ def correlation(one: Tensor, other: Tensor) -> float:
 
 def measure(policy: Policy, teacher: Teacher, acceptance: Acceptance, env_id: str) -> dict[str, float]:
     """How it plays, and how its values can be read where it plays."""
-    games = play(policy, Play(EnvRef(env_id), keep_states=2000, threads=1), seeds_from(VERDICT_SEEDS, 100))
+    how = Play(EnvRef(env_id), epsilon=atari.EPSILON.get(env_id, 0.0), keep_states=2000, threads=1)
+    games = play(policy, how, seeds_from(VERDICT_SEEDS, 100))
     states, mean = torch.as_tensor(games.states), stats.mean(games.returns)
     theirs, ours = teacher.numbers(states), policy.forward(states)[0]
     best, mine = theirs.amax(1), ours.amax(1)
@@ -209,7 +221,7 @@ def measure(policy: Policy, teacher: Teacher, acceptance: Acceptance, env_id: st
 @functools.cache
 def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
     """The teacher, and what is known of it."""
-    if env_id == atari.PONG:
+    if env_id in atari.BUDGETS:
         return atari.taught(folder, env_id)
     teacher = load_teacher(teacher_file(folder, TABLE[env_id].teacher)).fitted(describe_env(env_id))
     return teacher, accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
@@ -218,13 +230,15 @@ def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
 def config_of(way: str, env_id: str, student: str, seed: int, steps: int) -> TrainConfig:
     """The run: a recipe by its name, or one of `WAYS`."""
     equal = EQUAL | {"env_steps": steps} if steps else {}
-    if env_id == atari.PONG:
+    if env_id in atari.BUDGETS:
         equal = atari.BUDGETS[env_id] | {
             "env_steps": steps,
             "check_episodes": 8,
             "learning_starts": 1_280,
             "gap": -99.0,
             "threads": 1,
+            "eval_epsilon": atari.EPSILON[env_id],
+            **({"average": 0.999} if env_id == atari.BREAKOUT else {}),
         }
     settings = {"network": student, "seed": seed} | equal
     if way in WAYS:
@@ -237,6 +251,21 @@ def line(folder: Path, env_id: str, way: str, student: str, seed: int, steps: in
     trained = train(config_of(way, env_id, student, seed, steps), teacher, acceptance=acceptance)
     curve = [[row["env_steps"], row["score"], row["agreement"]] for row in trained.history]
     return measure(trained.policy, teacher, acceptance, env_id) | {"checks": curve}
+
+
+def values(folder: Path, run: str) -> dict[str, Any]:
+    """How a student of results/ plays, and how its values can be read; and on 3,000 states of 20 episodes of its
+    teacher's, how far the teacher's worst action is off the mean of all in units of what is usual: median and 99 %.
+    """
+    student = load_teacher(RESULTS / run / "student")
+    env_id = read_json(RESULTS / run / "results.json")["env"]
+    teacher, acceptance = taught(folder, env_id)
+    found = measure(student.fitted(describe_env(env_id)).policy, teacher, acceptance, env_id)
+    how = Play(EnvRef(env_id), epsilon=atari.EPSILON.get(env_id, 0.0), keep_states=3000, threads=1)
+    states = torch.as_tensor(play(teacher.policy, how, seeds_from(VERDICT_SEEDS, 20)).states)
+    numbers = torch.cat([teacher.numbers(part) for part in states.split(512)])
+    worst = losses.centre(units_of([numbers]).numbers(numbers)).abs().amax(1)
+    return found | {"teacher_worst": torch.quantile(worst, torch.tensor([0.5, 0.99])).tolist()}
 
 
 def table(seeds: range, env_ids: list[str]) -> str:
@@ -273,6 +302,10 @@ def main(words: list[str]) -> None:
         print(table(range(first, last + 1), words[1:] or list(BUDGETS)))
         return
     machine(OUT)
+    if words[0] == "values":
+        keys = [{"run": run} for run in words[2:]]
+        fill(OUT / "values.jsonl", functools.partial(values, Path(words[1])), keys, jobs)
+        return
     folder, env_ids = Path(words[0]), words[1:] or list(BUDGETS)
     for env_id in env_ids:
         keys = [

@@ -34,6 +34,7 @@ from distilrl import Policy, describe_env, load_network, load_teacher, trust
 from distilrl.animate import side_by_side
 from distilrl.cli import main as distilrl
 from distilrl.figures import STYLE
+from distilrl.metrics import read_metrics
 
 OUT = Path("docs/pictures")
 KEPT = {
@@ -82,8 +83,18 @@ LOOK = STYLE | dict.fromkeys(INKS, GREY) | {"font.sans-serif": ["DejaVu Sans"], 
 LOOK |= {"grid.color": GREY, "grid.alpha": 0.25}
 
 
+BREAKOUT_RUNS = {"distil": "breakout-61k", "case_study": "breakout-61k-case-study"}
+"""Of pong.py."""
+
+
+def checks_of(run: str) -> list[list[float]]:
+    """Steps, score and agreement of each check of a run of results/."""
+    rows = read_metrics(RESULTS / run / "metrics.csv")
+    return [[float(row[name]) for name in ("env_steps", "score", "agreement")] for row in rows]
+
+
 @mpl.rc_context(LOOK)
-def curves(seeds: range = range(5), across: int = 4) -> Figure:
+def curves(seeds: range = range(5), across: int = 5) -> Figure:
     """Score and agreement of each check of `distil` and `case_study`: the mean over seeds, and thin, each of them."""
     panels: list[tuple[str, list[Row]]] = []
     for env_id in case_study.BUDGETS:
@@ -92,6 +103,8 @@ def curves(seeds: range = range(5), across: int = 4) -> Figure:
             if {row["way"] for row in group} >= set(COLORS):  # else there is nothing to hold one against
                 name = env_id.removesuffix("NoFrameskip-v4").split("-")[0]
                 panels.append((f"{name} {student}\n{steps:,} steps", group))
+    of_runs = [{"way": way, "checks": checks_of(run)} for way, run in BREAKOUT_RUNS.items()]
+    panels.append(("Breakout cnn:16,16,16:64\n1,400,000 steps", of_runs))
     blocks = -(-len(panels) // across)
     figure = Figure(figsize=(2.3 * across, 2.9 * blocks), layout="constrained")
     axes = figure.subplots(2 * blocks, across, squeeze=False).reshape(blocks, 2, across)
@@ -100,14 +113,16 @@ def curves(seeds: range = range(5), across: int = 4) -> Figure:
         above.set_title(title, fontsize=8)
         above.tick_params(labelbottom=False)
         for part, (axis, what) in enumerate(((above, "score"), (below, "agreement")), start=1):
-            for place, (way, color) in zip((0.25, 0.1), COLORS.items(), strict=True):
+            rising = group is of_runs  # to the end, so that there is room above its beginning
+            for place, (way, color) in zip((0.9, 0.75) if rising else (0.25, 0.1), COLORS.items(), strict=True):
                 checks = np.array([row["checks"] for row in group if row["way"] == way])
                 axis.plot(checks[:, :, 0].T, checks[:, :, part].T, color=color, linewidth=0.7, alpha=0.5, clip_on=False)
                 axis.plot(checks[0, :, 0], checks[:, :, part].mean(0), color=color, linewidth=1.8, clip_on=False)
                 told = f"{way}, {len(checks)} seed{'s' * (len(checks) > 1)}"
                 if axis is above:
-                    axis.text(0.97, place, told, color=color, ha="right", transform=axis.transAxes, fontsize=7)
-            axis.set_ylim(None, 1.08)
+                    x, side = (0.03, "left") if rising else (0.97, "right")
+                    axis.text(x, place, told, color=color, ha=side, transform=axis.transAxes, fontsize=7)
+            axis.set_ylim(None, max(1.08, *(line.get_ydata().max() for line in axis.lines)))
             axis.locator_params(nbins=3)
             axis.xaxis.set_major_formatter("{x:,.0f}")
             axis.set_ylabel(what if number % across == 0 else "")
