@@ -73,6 +73,12 @@ BUDGETS = {
 DISTURBED = ({"epsilon": 0.05}, {"sticky": 0.25})
 
 
+def equal(env_id: str) -> dict[str, Any]:
+    """Settings that all methods have in common."""
+    equal = {"check_episodes": 8, "learning_starts": 1_280, "gap": -99.0, "threads": 1}
+    return equal | {"eval_epsilon": EPSILON[env_id]} | BUDGETS[env_id]
+
+
 def measure(student: Policy, teacher: Teacher, env_id: str) -> dict:
     """Mean returns with their interval, clean and disturbed, and agreement."""
     how = Play(EnvRef(env_id), epsilon=EPSILON[env_id], keep_states=1000, threads=1)
@@ -102,10 +108,7 @@ def line(folder: Path, env_id: str, method: str, student: str, seed: int) -> dic
         about = {"params": teacher.params, "random": acceptance.random_return_mean, **BUDGETS[env_id]}
         return {**about, **measure(teacher.policy, teacher, env_id)}
     recipe, changes = PARTS.get(method, (method, {}))
-    config = make_config(
-        recipe, env_id, network=student, seed=seed, threads=1, eval_epsilon=EPSILON[env_id], check_episodes=8,
-        learning_starts=1_280, gap=-99.0, **BUDGETS[env_id],
-    ).but(**changes)  # fmt: skip
+    config = make_config(recipe, env_id, network=student, seed=seed, **equal(env_id)).but(**changes)
     if env_id == BREAKOUT and config.optim.average > 0:
         config = config.but(average=0.999)
     trained = train(config, teacher, acceptance=acceptance)

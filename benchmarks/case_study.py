@@ -46,6 +46,7 @@ from distilrl import (
 )
 from distilrl.acceptance import accept
 from distilrl.agreement import agreement
+from distilrl.episodes import Episodes
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.files import read_json
 from distilrl.heads.units import units_of
@@ -199,10 +200,15 @@ def correlation(one: Tensor, other: Tensor) -> float:
     return float(a @ b / (a.norm() * b.norm()).clamp_min(1e-30))
 
 
+def watched(policy: Policy, env_id: str, episodes: int, states: int) -> Episodes:
+    """Episodes on the verdict's seeds, and so many of their states."""
+    how = Play(EnvRef(env_id), epsilon=atari.EPSILON.get(env_id, 0.0), keep_states=states, threads=1)
+    return play(policy, how, seeds_from(VERDICT_SEEDS, episodes))
+
+
 def measure(policy: Policy, teacher: Teacher, acceptance: Acceptance, env_id: str) -> dict[str, float]:
     """How it plays, and how its values can be read where it plays."""
-    how = Play(EnvRef(env_id), epsilon=atari.EPSILON.get(env_id, 0.0), keep_states=2000, threads=1)
-    games = play(policy, how, seeds_from(VERDICT_SEEDS, 100))
+    games = watched(policy, env_id, 100, 2000)
     states, mean = torch.as_tensor(games.states), stats.mean(games.returns)
     theirs, ours = teacher.numbers(states), policy.forward(states)[0]
     best, mine = theirs.amax(1), ours.amax(1)
@@ -231,15 +237,8 @@ def config_of(way: str, env_id: str, student: str, seed: int, steps: int) -> Tra
     """The run: a recipe by its name, or one of `WAYS`."""
     equal = EQUAL | {"env_steps": steps} if steps else {}
     if env_id in atari.BUDGETS:
-        equal = atari.BUDGETS[env_id] | {
-            "env_steps": steps,
-            "check_episodes": 8,
-            "learning_starts": 1_280,
-            "gap": -99.0,
-            "threads": 1,
-            "eval_epsilon": atari.EPSILON[env_id],
-            **({"average": 0.999} if env_id == atari.BREAKOUT else {}),
-        }
+        equal = atari.equal(env_id) | {"env_steps": steps}
+        equal |= {"average": 0.999} if env_id == atari.BREAKOUT else {}
     settings = {"network": student, "seed": seed} | equal
     if way in WAYS:
         return make_config("case_study", env_id, **settings).but(**WAYS[way])
@@ -261,8 +260,7 @@ def values(folder: Path, run: str) -> dict[str, Any]:
     env_id = read_json(RESULTS / run / "results.json")["env"]
     teacher, acceptance = taught(folder, env_id)
     found = measure(student.fitted(describe_env(env_id)).policy, teacher, acceptance, env_id)
-    how = Play(EnvRef(env_id), epsilon=atari.EPSILON.get(env_id, 0.0), keep_states=3000, threads=1)
-    states = torch.as_tensor(play(teacher.policy, how, seeds_from(VERDICT_SEEDS, 20)).states)
+    states = torch.as_tensor(watched(teacher.policy, env_id, 20, 3000).states)
     numbers = torch.cat([teacher.numbers(part) for part in states.split(512)])
     worst = losses.centre(units_of([numbers]).numbers(numbers)).abs().amax(1)
     return found | {"teacher_worst": torch.quantile(worst, torch.tensor([0.5, 0.99])).tolist()}

@@ -112,9 +112,9 @@ def assert_same(head, actions, values):
     np.testing.assert_allclose(actions, wanted, rtol=1e-5, atol=1e-5)
 
 
-def golden(folder, head, network, obs):
+def golden(folder, head, values, obs):
     last = last_step(head)
-    actions = last.golden(expected_actions(head, expected(network, obs)))
+    actions = last.golden(expected_actions(head, values))
     (folder / "golden.bin").write_bytes(b"".join(a.tobytes() + o.tobytes() for a, o in zip(actions, obs, strict=True)))
 
 
@@ -140,7 +140,7 @@ def test_c_gives_what_the_environment_takes(tmp_path, text, name):
     np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-4, atol=1e-4)
     assert_same(head, answers.actions, expected(network, obs))
     assert held(answers, torch.from_numpy(expected(network, obs)), head).alike
-    golden(tmp_path, head, network, obs)
+    golden(tmp_path, head, expected(network, obs), obs)
     subprocess.run(["cc", *STRICT, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
     done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "200 of 200 actions as expected\n")
@@ -240,7 +240,7 @@ def test_c_is_clean_under_the_sanitizers(tmp_path, text, name, flags):
         )
     if flags == ["-mavx"] and "avx" not in open("/proc/cpuinfo").read():  # noqa: PTH123, SIM115
         pytest.skip("this machine has no AVX")
-    golden(tmp_path, head, network, obs)
+    golden(tmp_path, head, expected(network, obs), obs)
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
     command = ["cc", *STRICT, *flags, *sanitize, "example.c", "policy.c", "-o", "example"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
@@ -412,10 +412,7 @@ def test_c_reads_an_image_beside_a_vector(tmp_path, text, unseen):
     wanted = np.concatenate(rows)
     answers = open_export(write_c(tmp_path, source), head, 239)(obs)
     np.testing.assert_allclose(answers.values, wanted, rtol=1e-5, atol=1e-5)
-    actions = last_step(head).golden(expected_actions(head, wanted))
-    (tmp_path / "golden.bin").write_bytes(
-        b"".join(a.tobytes() + o.tobytes() for a, o in zip(actions, obs, strict=True))
-    )
+    golden(tmp_path, head, wanted, obs)
     command = ["cc", *sanitize, "-fno-sanitize-recover=all", "example.c", "policy.c", "-o", "example"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -503,10 +500,7 @@ def test_integers_are_clean_under_the_sanitizers(tmp_path, name, texts):
         quantised = int8.quantise(steps(student(text, head=head), "int8"), obs)
         write_c(tmp_path, int8.write(quantised, head, obs_spec(text), "test"))
         rows = np.concatenate([obs, extreme])
-        actions = last_step(head).golden(expected_actions(head, quantised.values(rows)))
-        (tmp_path / "golden.bin").write_bytes(
-            b"".join(a.tobytes() + o.tobytes() for a, o in zip(actions, rows, strict=True))
-        )
+        golden(tmp_path, head, quantised.values(rows), rows)
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         subprocess.run(["cc", *STRICT, *sanitize, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
         done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)

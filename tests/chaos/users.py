@@ -53,14 +53,14 @@ def make_teacher(home: Path, world: int, info: EnvInfo, rng: random.Random) -> l
         save_network(home / "teacher", network, head, name="teacher")
         return [str(home / "teacher")]
     told = ["--kind", kind, *(["--squash", rng.choice(("clip", "tanh", "scale"))] if real else [])]
+    told += ["--divisor", "255"] if info.obs.pixels else []
     if form == "onnx":
         example = torch.zeros((1, *info.obs.shape))
         layers = nn.Sequential(*network.layers) if info.obs.pixels else network
-        about = ["--divisor", "255"] if info.obs.pixels else []
-        return [write_onnx(home / "teacher.onnx", layers, example.float()), *told, *about]
+        return [write_onnx(home / "teacher.onnx", layers, example), *told]
     torch.save({name.replace("layers.", ""): one for name, one in network.state_dict().items()}, home / "teacher.pt")
     known = ["--teacher-network", text] if rng.random() < 0.5 else ["--activation", spec.activation]
-    return [str(home / "teacher.pt"), *told, *known, *(["--divisor", "255"] if info.obs.pixels else [])]
+    return [str(home / "teacher.pt"), *told, *known]
 
 
 def student(info: EnvInfo, rng: random.Random) -> str:
@@ -93,9 +93,8 @@ def distilling(world: int, info: EnvInfo, rng: random.Random) -> list[str]:
     words += some(rng, 0.1 if info.obs.pixels else 0.0, "--student-flicker", "0.5")
     words += some(rng, 0.15, "--measure", rng.choice(("far=max", "far=mean<=0.5", "far>=0.5", "nothing")))
     words += some(rng, 0.1, "--cluster", "group") + some(rng, 0.15, "--eval-epsilon", "0.1")
-    words += some(rng, 0.1 if info.obs.image is None else 0.0, "--reward-steps", "400") + some(
-        rng, 0.05, "--assistants", "1"
-    )
+    words += some(rng, 0.1 if info.obs.image is None else 0.0, "--reward-steps", "400")
+    words += some(rng, 0.05, "--assistants", "1")
     words += some(rng, 0.05, "--prune-from", "cnn:8k3s2:16" if info.obs.image else "mlp:16")
     words += some(rng, 0.05, "--seeds", "2", "--jobs", rng.choice("12")) + some(rng, 0.05, "--workers", "2")
     if len(info.obs.names) > 1:
@@ -133,7 +132,7 @@ def come(home: Path, world: int) -> list[str]:
 
 def fine(ended: Ended) -> bool:
     """Whether a command ended as commands end."""
-    if "Traceback" in ended.said or "traceback" in ended.said:
+    if "traceback" in ended.said.lower():
         return False
     return ended.code in (0, 1, 3) or (ended.code == 2 and bool(sentence(ended)))
 

@@ -69,8 +69,8 @@ class WorldEnv(gymnasium.Env[Any, Any]):
         self.steps, self.ends = rng.randint(3, 30), rng.choice((0.0, 0.0, 0.1))
         self.pays = 10.0 ** rng.randint(-2, 3)
         self.weights = np.random.default_rng(world).normal(0, 1, (64, 4))
-        self.apart = random.Random(world + 1)
-        self.scale, self.offset = 10.0 ** self.apart.randint(-2, 3), self.apart.choice((0.0, 0.0, 1.0, 1e4))
+        apart = random.Random(world + 1)
+        self.scale, self.offset = 10.0 ** apart.randint(-2, 3), apart.choice((0.0, 0.0, 1.0, 1e4))
 
     def _shown(self, space: spaces.Space[Any], at: int) -> Any:
         if isinstance(space, spaces.Dict):

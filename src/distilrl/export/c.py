@@ -225,7 +225,7 @@ def _calls(steps: Sequence[Step | CellStep], memory: Memory | None, pixels: int)
     text = ""
     for index, step in enumerate(steps):
         out = "values" if index == len(steps) - 1 else f"buffer{index % 2}"
-        text += _vector_behind(step.inputs if isinstance(step, CellStep) else step, read)
+        text += _vector_behind(step, read)
         if isinstance(step, CellStep):
             gates = len(step.inputs.bias)
             text += (
@@ -242,7 +242,7 @@ def _calls(steps: Sequence[Step | CellStep], memory: Memory | None, pixels: int)
     return text
 
 
-def _vector_behind(step: Step, features: str) -> str:
+def _vector_behind(step: Step | CellStep, features: str) -> str:
     """Statements that put what a layer reads beside an image behind the image's features."""
     if not step.vector:
         return ""
@@ -283,10 +283,9 @@ def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     pixels = len(steps[0].in_shape) == 3
     place = "static " if pixels else "    "
     # what a cell alone gives is read where it is kept
-    behind = [len((s.inputs if isinstance(s, CellStep) else s).vector) for s in steps[1:]]
     sizes = [
-        0 if isinstance(s, CellStep) and not s.beside else math.prod(s.out_shape) + more
-        for s, more in zip(steps[:-1], behind, strict=True)
+        0 if isinstance(one, CellStep) and not one.beside else math.prod(one.out_shape) + len(after.vector)
+        for one, after in pairwise(steps)
     ]
     named = {f"buffer{side}": max(sizes[side::2], default=0) for side in (0, 1)}
     text = "".join(f"{place}{kind} {name}[{size}];\n" for name, size in named.items() if size)

@@ -63,6 +63,11 @@ class CellStep:
         return self.inputs.in_shape
 
     @property
+    def vector(self) -> tuple[int, ...]:
+        """As of a `Step`."""
+        return self.inputs.vector
+
+    @property
     def out_shape(self) -> tuple[int, ...]:
         """(H + F,), what it gives and then what goes past it."""
         return (self.size + self.beside,)
