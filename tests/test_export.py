@@ -381,10 +381,6 @@ def test_graphs_read_an_image_beside_a_vector(tmp_path, kind):
         write_torch(path, network, head, obs)
     answers = open_export(path, head, 293)(obs)
     np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-5, atol=1e-5)
-    with pytest.raises(
-        SpecError, match=r"an image beside a vector cannot be written as integers: export it to onnx, c, t"
-    ):
-        steps(network, "int8")
 
 
 BESIDE = {"cnn:4k3s2,3k3s1:8": (), "cnn:4k3s2:": (1, 3), "cnn:4k3s2:8+gru:5": (), "cnn:3k4s3:+lstm:4": (0, 2)}
@@ -417,6 +413,71 @@ def test_c_reads_an_image_beside_a_vector(tmp_path, text, unseen):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "7 of 7 actions as expected\n"), done.stderr
+
+
+@needs_cc
+@pytest.mark.parametrize("image_bytes", [True, False])
+@pytest.mark.parametrize(("text", "unseen"), BESIDE.items())
+def test_integers_of_an_image_beside_a_vector(tmp_path, text, unseen, image_bytes):
+    """Numbers of any size, one of them kelvins that vary by two, with weights that suit them; in their own units beside
+    features in theirs, to the bit of the model, and near the student.
+    """
+    head, image, rng = ACTIONS["squashed"], (2, 9, 13), np.random.default_rng(0)
+    spec = replace(NetworkSpec.parse(text, (5 + 234,), 3, image), unseen=unseen)
+    network = build(spec, torch.Generator().manual_seed(0)).eval()
+    size, middle = np.array([1.0, 100.0, 0.01, 2.0, 1.0]), np.array([0.0, 0.0, 0.0, 300.0, 0.0])
+    pixels = rng.integers(0, 256, (300, 234)) if image_bytes else rng.normal(0, 1, (300, 234))
+    obs = np.hstack([rng.uniform(-1, 1, (300, 5)) * size + middle, pixels]).astype(np.float32)
+    scale = torch.tensor([*(1 / size), 1 / 128 if image_bytes else 1.0])
+    network.standardise(torch.tensor([*middle, 128.0 if image_bytes else 0.0]), scale.float())
+    network.fold()
+    begins = np.arange(len(obs)) % 100 == 0
+    quantised = int8.quantise(steps(network, "int8"), obs, begins, image_bytes=image_bytes)
+    spec = ObsSpec((239,), image, image_bytes=image_bytes)
+    source = int8.write(quantised, head, spec, "test")
+    assert f"#define POLICY_SCRATCH_BYTES {source.scratch_bytes}" in source.header
+    answers = open_export(write_c(tmp_path, source), head, 239)(obs, begins)
+    values = quantised.values(obs, begins)
+    np.testing.assert_array_equal(answers.values, values)
+    policy, rows, state = Policy(network, head), [], ()
+    with torch.no_grad():
+        for one, begin in zip(torch.from_numpy(obs), begins, strict=True):
+            row, state = policy.forward(one[None], policy.start(1) if begin else state)
+            rows.append(row.numpy())
+    wanted = np.concatenate(rows)
+    assert (np.sqrt(np.square(values - wanted).mean(0)) < 0.1 * wanted.std(0)).all()
+    (tmp_path / "policy.onnx").write_bytes(onnx_export.write_int8(quantised, head, spec, {}))
+    graph = open_export(tmp_path / "policy.onnx", head, 239)(obs, begins)
+    assert np.abs(graph.values - values).max() < 0.05 * np.abs(wanted).max()
+    golden(tmp_path, head, values, obs)
+    command = [
+        "cc",
+        "-fsanitize=address,undefined",
+        "-g",
+        *STRICT,
+        "-fno-sanitize-recover=all",
+        "example.c",
+        "policy.c",
+    ]
+    subprocess.run([*command, "-o", "example"], cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or policy.remembers, done.stderr  # whose golden file begins once
+    assert "runtime error" not in done.stderr
+
+
+def test_numbers_beside_an_image_are_as_fine_as_their_weights_ask_for():
+    """Whose weights may be a hundred times those of features, with which they share their rows' scales."""
+    plain = int8_layers.Entry.of(np.array([[1.0, 1.0], [-1.0, -1.0]]))
+    beside, weight = np.full((3, 4), 0.5), np.array([[127.0, 1.0], [0.0, 2.0], [0.0, 0.0]])
+    finer = plain.finer_for(weight, beside)
+    np.testing.assert_allclose(finer.gain, [254.0, 127.0])
+    assert (finer.limit, plain.limit) == (254, 127)
+    np.testing.assert_array_equal(finer.integers(np.array([[1.0, 1.0], [-0.5, 9.0]])), [[254, 127], [-127, 254]])
+    np.testing.assert_array_equal(plain.finer_for(weight, 0 * beside).gain, plain.gain)  # no feature counts
+    most = plain.finer_for(1e9 * weight, beside)
+    assert most.limit == 127 * 256 < 2**15
+    wide = int8_layers.Entry.of(np.ones((2, 60_000))).finer_for(np.full((1, 60_000), 1e9), beside[:1])
+    assert wide.limit * 127 * 60_000 < 2**31
 
 
 @needs_cc

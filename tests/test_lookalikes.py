@@ -117,6 +117,27 @@ def test_images_of_any_size_and_their_divisor(tmp_path, side, kernels):
     torch.testing.assert_close(teacher.network(obs), model(obs.float()).detach(), rtol=1e-4, atol=1e-3)
 
 
+def images_of(*size):
+    return EnvInfo(EnvRef("images"), ObsSpec((4, *size), (4, *size), "uint8"), Choices((3,)))
+
+
+def test_images_of_a_size_that_the_environment_tells(tmp_path):
+    """Of several the file cannot say which: the least was taken, which then did not fit."""
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 9, 3))
+    teacher = read(tmp_path / "t.pt", model.state_dict(), divisor=1.0, network="cnn:8k3s2:")
+    rng = np.random.default_rng(0)
+    for size in ((7, 7), (8, 8), (7, 8)):
+        fitted = teacher.fitted(images_of(*size))
+        assert fitted.obs_shape == (4, *size) == fitted.network.spec.obs_shape
+        obs = torch.from_numpy(rng.integers(0, 256, (4, 4, *size), dtype=np.uint8))
+        torch.testing.assert_close(fitted.network(obs), model(obs.float()).detach(), rtol=1e-4, atol=1e-3)
+    for size in ((9, 9), (2, 2), (7, 9)):
+        with pytest.raises(TeacherError, match=r"reads observations of shape \(4, 7, 7\)"):
+            teacher.fitted(images_of(*size))
+    with pytest.raises(TeacherError, match=r"reads observations of shape \(4, 7, 7\)"):
+        teacher.fitted(CHOICES)
+
+
 class ConvAndFc(nn.Module):
     """As many write a DQN of pixels; and CleanRL's actor of SAC, whose dense layers have names of their own."""
 

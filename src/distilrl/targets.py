@@ -30,8 +30,6 @@ def lacking(spec: NetworkSpec, target: Target) -> tuple[str, str]:
         return f"A residual network {written}", "distil it into a cnn student"
     if spec.picture is not None and not spec.convs:
         return f"A student of dense layers that reads images {written}", "distil it into a cnn student"
-    if target == "int8" and spec.vector:
-        return f"A student that reads an image beside a vector {written}", ""
     if target == "int8" and spec.activates and spec.activation != "relu":
         relu = "distil one with @relu in its spec, such as mlp:64,64@relu"
         return f"Only ReLU students can be written in integers, and {name} is none", relu

@@ -296,7 +296,14 @@ class _Export:
         """A network in integers, its activations cut off where it plays best."""
         layers, seen = steps(self._in_integers(network), "int8"), self.seen
         candidates = [
-            int8.quantise(layers, seen.obs, seen.begins, percentile=share, moves_percentile=moves)
+            int8.quantise(
+                layers,
+                seen.obs,
+                seen.begins,
+                percentile=share,
+                moves_percentile=moves,
+                image_bytes=self.student.obs.image_bytes,
+            )
             for moves in (int8.MOVES_PERCENTILES if network.spec.history > 1 else (100.0,))
             for share in int8.PERCENTILES
         ]
@@ -321,6 +328,8 @@ class _Export:
         """The student fine-tuned with everything rounded; None where that is not possible."""
         student, config = self.student, self.student.config
         if config is None or student.results is None or student.policy.remembers:  # it is tuned on single states
+            return None
+        if student.stored.network.spec.vector:  # of which rounding is not modelled where gradients are needed
             return None
         # rewards taught it, not the teacher; or what it sees is not what the teacher is asked about
         rewarded = config.reward.env_steps > 0 or any(isinstance(term, TDTerm) for term in config.terms)

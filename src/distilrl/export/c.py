@@ -225,7 +225,7 @@ def _calls(steps: Sequence[Step | CellStep], memory: Memory | None, pixels: int)
     text = ""
     for index, step in enumerate(steps):
         out = "values" if index == len(steps) - 1 else f"buffer{index % 2}"
-        text += _vector_behind(step, read)
+        text += vector_behind(step, read)
         if isinstance(step, CellStep):
             gates = len(step.inputs.bias)
             text += (
@@ -242,8 +242,10 @@ def _calls(steps: Sequence[Step | CellStep], memory: Memory | None, pixels: int)
     return text
 
 
-def _vector_behind(step: Step | CellStep, features: str) -> str:
-    """Statements that put what a layer reads beside an image behind the image's features."""
+def vector_behind(step: Step | CellStep, features: str, number: str = "obs[{}]") -> str:
+    """Statements that put what a layer reads beside an image behind the image's features; ``number`` is C of the i-th
+    of these, with the place of it in an observation to be filled in.
+    """
     if not step.vector:
         return ""
     count, begin = math.prod(step.in_shape), step.vector[0]
@@ -251,7 +253,7 @@ def _vector_behind(step: Step | CellStep, features: str) -> str:
         place, table = f"{begin} + i" if begin else "i", ""
     else:  # others between them are hidden
         place, table = "seen[i]", f"        static const int seen[] = {{{', '.join(map(str, step.vector))}}};\n"
-    copied = f"for (int i = 0; i < {len(step.vector)}; i++) {features}[{count} + i] = obs[{place}];\n"
+    copied = f"for (int i = 0; i < {len(step.vector)}; i++) {features}[{count} + i] = {number.format(place)};\n"
     return f"    {{\n{table}        {copied}    }}\n" if table else f"    {copied}"
 
 

@@ -3,24 +3,26 @@
 Post-training quantisation as in Jacob et al. 2018, with zero points for numbers of observations alone: pixels are bytes
 0 to 255 as they come, activations after a ReLU are bytes 0 to 255 of a calibrated scale, weights are -127 to 127 with
 one scale per output channel, sums are 32-bit integers. Between layers a sum becomes a byte by one multiplication with a
-15-bit integer and a shift. Choices are made among integers; real actions are a few floats at the end. What a student
+15-bit integer and a shift. Numbers beside an image enter in 16 bits, as fine as their weights ask for beside those of
+the image's features. Choices are made among integers; real actions are a few floats at the end. What a student
 remembers is of integers too (`distilrl.export.int8_memory`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distilrl.export.c import Source, beside_memory, declared, scratch_buffers, source
+from distilrl.export.c import Source, beside_memory, declared, scratch_buffers, source, vector_behind
 from distilrl.export.c_kernels import channels_last, geometry
 from distilrl.export.c_maths import maths
 from distilrl.export.c_memory import INTEGERS, Memory
 from distilrl.export.int8_layers import (
     BYTE,
-    INPUT_LIMIT,
     Entry,
     Ints,
     IntStep,
@@ -57,6 +59,8 @@ PERCENTILES = (99.99, 99.9, 99.999, 100.0)
 """Where activations may be cut off; which is best differs from student to student."""
 MOVES_PERCENTILES = (100.0, 98.0)
 """Where moves may be."""
+BYTES = Entry(np.ones(1, np.float32), np.zeros(1, np.float32), BYTE)
+"""How bytes enter that come as floats."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,13 @@ class Quantised:
     steps: list[IntStep | IntCell]
     """Its layers."""
     entry: Entry | None
-    """How observations become integers; None for images of bytes."""
+    """How observations become integers; None for images of bytes. Where numbers lie beside an image, how that does."""
     activation_scales: list[float]
     """Real number of one unit of each activation; of a cell's layer, of what it gives."""
     moves: Moves | None = None
     """How it reads a history; None where it has none."""
+    vector: Entry | None = None
+    """How the numbers beside an image become integers; None where there are none."""
 
     @property
     def head(self) -> IntStep:
@@ -88,7 +94,12 @@ class Quantised:
         x = self._enter(obs)
         if self.moves is not None:
             x = self.moves.read(with_past(x, begins, self.moves.history))
-        for one in self.steps[:-1]:
+        for one in self.steps:
+            if self.vector is not None and one.step.vector:
+                beside = self.vector.integers(obs[:, list(one.step.vector)])
+                x = np.concatenate([x.reshape(len(x), -1), beside], axis=1)
+            if one is self.head:
+                break
             x = (
                 one.outputs(x.reshape(len(x), -1), begins)
                 if isinstance(one, IntCell)
@@ -99,13 +110,22 @@ class Quantised:
 
     def _enter(self, obs: NDArray[Any]) -> Ints:
         """Integers with channels innermost."""
-        x = obs.transpose(0, 2, 3, 1) if obs.ndim == 4 else obs
+        x = _seen_first(self.steps[0].step, obs)
         return self.entry.integers(x) if self.entry is not None else x.astype(np.int64)
+
+
+def _seen_first(first: Step | CellStep, obs: NDArray[Any]) -> NDArray[Any]:
+    """What the first layer reads of observations (B, *obs_shape), channels innermost: beside a vector the image."""
+    image = first.in_shape
+    if len(image) < 3:
+        return obs
+    pictures = obs.reshape(len(obs), -1)[:, -math.prod(image) :].reshape(-1, *image)
+    return pictures.transpose(0, 2, 3, 1)
 
 
 def quantise(
     steps: Sequence[Step | CellStep], calibration: NDArray[Any], begins: NDArray[np.bool_] | None = None,
-    *, percentile: float = 99.99, moves_percentile: float = 100.0,
+    *, percentile: float = 99.99, moves_percentile: float = 100.0, image_bytes: bool = False,
 ) -> Quantised:  # fmt: skip
     """Chooses scales from what the network sees.
 
@@ -115,31 +135,40 @@ def quantise(
         begins: (K,) where its episodes begin; by default with the first observation alone.
         percentile: activations above this are cut off, a trade of range against resolution.
         moves_percentile: so are moves of a history.
+        image_bytes: whether an image beside a vector is of bytes, which come as floats there.
 
     Raises:
         SpecError: a cell is too large, or a layer's sums are.
     """
-    entry = Entry.of(calibration)
+    pictures = len(steps[0].in_shape) == 3
+    x: Any = _seen_first(steps[0], calibration)
+    entry = BYTES if image_bytes else Entry.of(x)
     begins = np.arange(len(calibration)) == 0 if begins is None else begins
-    history = steps[0].in_shape[0] // calibration.shape[1] if calibration.ndim == 2 else 1
-    x: Any = calibration.astype(np.float64)
-    x = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+    history = 1 if pictures else steps[0].in_shape[0] // calibration.shape[1]
+    x, vector = x.astype(np.float64), None
     scale_in: Any = 1.0
-    largest = BYTE
+    largest: int | Ints = BYTE
     if entry is not None:
-        x, scale_in, largest = x - entry.zero, 1.0 / entry.gain.astype(np.float64), INPUT_LIMIT
+        x, scale_in, largest = x - entry.zero, 1.0 / entry.gain.astype(np.float64), entry.limit
         zero = np.tile(entry.zero, history)
-        steps = [_first(steps[0], lambda first: counted_from(first, zero)), *steps[1:]]
+        steps = [_reading(steps[0], lambda first: counted_from(first, zero)), *steps[1:]]
     moves = None
     if entry is not None and history > 1:
         entry = entry.fine
         moves = Moves.of(with_past(entry.integers(calibration), begins, history), history, moves_percentile)
         x = past_as_moves(with_past(x, begins, history), history)
         scale_in = moves.units(1.0 / entry.gain.astype(np.float64))
-        steps = [_first(steps[0], lambda first: of_moves(first, history)), *steps[1:]]
+        steps = [_reading(steps[0], lambda first: of_moves(first, history)), *steps[1:]]
     result: list[IntStep | IntCell] = []
     scales: list[float] = []
     for step in steps:
+        if step.vector:
+            vector = _beside(step.inputs if isinstance(step, CellStep) else step, calibration, scale_in)
+            step, count = _reading(step, partial(_counted_beside, vector=vector)), math.prod(step.in_shape)
+            numbers = calibration[:, list(step.vector)] - vector.zero.astype(np.float64)
+            x = np.concatenate([x.reshape(len(x), -1), numbers], axis=1)
+            scale_in = np.concatenate([np.full(count, scale_in), 1.0 / vector.gain.astype(np.float64)])
+            largest = np.repeat([largest, vector.limit], [count, len(vector.gain)])
         if isinstance(step, CellStep):
             cell, unit = cell_in_integers(step, scale_in, largest), STATE_UNIT
             result.append(cell)
@@ -157,11 +186,23 @@ def quantise(
             scale_in = unit
         largest = 1 << STATE_BITS if isinstance(step, CellStep) else BYTE
         scales.append(unit)
-    return Quantised(result, entry, scales, moves)
+    return Quantised(result, entry, scales, moves, vector)
 
 
-def _first(step: Step | CellStep, change: Callable[[Step], Step]) -> Step | CellStep:
-    """A first layer that reads otherwise; what goes past a cell is never an observation."""
+def _beside(step: Step, calibration: NDArray[Any], scale_in: float) -> Entry:
+    """How the numbers beside an image enter that a layer reads behind features in units of ``scale_in``."""
+    weight, count = channels_last(step).astype(np.float64), math.prod(step.in_shape)
+    plain = cast("Entry", Entry.of(calibration[:, list(step.vector)]))
+    return plain.finer_for(weight[:, count:], weight[:, :count] * scale_in)
+
+
+def _counted_beside(step: Step, vector: Entry) -> Step:
+    """A layer of features and numbers beside them from which their zeros were subtracted."""
+    return counted_from(step, np.concatenate([np.zeros(math.prod(step.in_shape), np.float32), vector.zero]))
+
+
+def _reading(step: Step | CellStep, change: Callable[[Step], Step]) -> Step | CellStep:
+    """A layer that reads observations otherwise; what goes past a cell is never one."""
     return replace(step, inputs=change(step.inputs)) if isinstance(step, CellStep) else change(step)
 
 
@@ -198,18 +239,17 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
             weight_bytes += width * len(one.bias)
     parts.append(_floats("scale", student.head.scale))
     weight_bytes += 4 * len(student.head.scale)
-    if student.entry is not None:
-        parts.append(_floats("gain", student.entry.gain))
-        weight_bytes += 4 * len(student.entry.gain)
-        if student.entry.shifts:
-            parts.append(_floats("zero", student.entry.zero))
-            weight_bytes += 4 * len(student.entry.zero)
-        parts.append(ENTER.replace("@limit", str(student.entry.limit)))
+    for entry, beside in ((student.entry, ""), (student.vector, BESIDE)):
+        if entry is not None:
+            arrays = {"gain": entry.gain} | ({"zero": entry.zero} if entry.shifts else {})
+            parts += [_floats(f"{name}{beside}", values) for name, values in arrays.items()]
+            weight_bytes += sum(4 * len(values) for values in arrays.values())
+            parts.append(ENTER.replace("@beside", beside).replace("@limit", str(entry.limit)))
     if student.moves is not None:
         parts += [_array("int8_t", "moves", student.moves.bits), COARSE]
         weight_bytes += len(student.moves.bits)
-    buffers = scratch_buffers([one.step for one in steps], "int16_t")
-    parts.append(f"{buffers.text if obs.pixels else ''}{SUMS}")
+    buffers, pictures = scratch_buffers([one.step for one in steps], "int16_t"), obs.image is not None
+    parts.append(f"{buffers.text if pictures else ''}{SUMS}")
     rounded = {one.shift in UPPER_HALF for one in steps[:-1] if isinstance(one, IntStep)}
     parts += [text for text, kind in ((TO_BYTE, True), (SHIFTED, False)) if kind in rounded]
     cell = next((one for one in steps if isinstance(one, IntCell)), None)
@@ -217,12 +257,12 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
         parts += [CELLS, REMEMBER[cell.step.kind].replace("@size", str(cell.step.size))]
         weight_bytes += 2 * len(TABLE)
     enter = _enter(student.entry, "obs[i]", "i")
-    inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0], memory, student.moves, enter)
-    calls = _calls(steps, "ring" if obs.pixels else "past" if student.moves is not None else "entered", student.entry)
+    inside = "" if pictures else buffers.text + _entered(obs.shape[0], memory, student.moves, enter)
+    calls = _calls(student, "ring" if pictures else "past" if student.moves is not None else "entered", obs)
     parts.append(memory.reset() if memory is not None else "")
     parts.append(f"\nstatic void run({declared(obs, memory)}, int32_t *head) {{\n{inside}{calls}}}\n")
     parts.append(_act(obs, last, head.width, final, memory))
-    scratch = 2 * buffers.count if obs.pixels else 0
+    scratch = 2 * buffers.count if pictures else 0
     # choices ship without what they have in common, as `distilrl.export.steps.without_offset` says
     told = "action values as differences from their mean" if isinstance(head, Categorical) else ""
     return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory, numbers=told)
@@ -305,8 +345,10 @@ UPPER_HALF = range(17, 33)
 """Shifts of which `TO_BYTE` does the same as `SHIFTED` with a multiplier of 31 bits, in fewer instructions."""
 
 
+BESIDE = "_beside"
+"""Behind the names of what makes integers of the numbers beside an image."""
 ENTER = """
-static int16_t enter(float x, float by) {
+static int16_t enter@beside(float x, float by) {
     float scaled = x * by + 0.5f;
     if (!(scaled > -@limit.0f)) return -@limit;
     if (scaled >= @limit.0f) return @limit;
@@ -316,11 +358,12 @@ static int16_t enter(float x, float by) {
 """
 
 
-def _enter(entry: Entry | None, read: str, index: str) -> str:
+def _enter(entry: Entry | None, read: str, index: str, beside: str = "") -> str:
     """The expression of one number of an observation as an integer."""
     if entry is None:
         return read
-    return f"enter({read} - zero[{index}], gain[{index}])" if entry.shifts else f"enter({read}, gain[{index}])"
+    moved = f"{read} - zero{beside}[{index}]" if entry.shifts else read
+    return f"enter{beside}({moved}, gain{beside}[{index}])"
 
 
 def _entered(size: int, memory: Memory | None, moves: Moves | None, enter: str) -> str:
@@ -329,22 +372,26 @@ def _entered(size: int, memory: Memory | None, moves: Moves | None, enter: str) 
     return text if memory is None or moves is None else text + memory.seen("entered") + moves.c()
 
 
-def _calls(steps: Sequence[IntStep | IntCell], read: str, entry: Entry | None) -> str:
+def _calls(student: Quantised, read: str, obs: ObsSpec) -> str:
     """The calls of all layers, each of which reads what the one before it wrote; ``read`` is what the first reads."""
-    text = ""
+    text, steps = "", student.steps
+    pixels = math.prod(obs.shape) - math.prod(obs.image or obs.shape)
     for index, one in enumerate(steps):
+        text += vector_behind(one.step, read, _enter(student.vector, "obs[{}]", "i", BESIDE))
         if isinstance(one, IntCell):
             code = cell_code(str(index), one, read)
             more, read = beside_memory(one.step, read, f"buffer{index % 2}", f" * {1 << FEATURE_BITS}")
             text += code + more
         else:
-            text += _layer(index, one, read, entry, last=index == len(steps) - 1)
+            text += _layer(index, one, read, student.entry, pixels, last=index == len(steps) - 1)
             read = f"buffer{index % 2}"
     return text
 
 
-def _layer(index: int, one: IntStep, source: str, entry: Entry | None, *, last: bool) -> str:
-    """The call of one layer; ``entry`` is how an image of floats becomes integers."""
+def _layer(index: int, one: IntStep, source: str, entry: Entry | None, pixels: int, *, last: bool) -> str:
+    """The call of one layer; ``entry`` is how an image of floats becomes integers, and ``pixels`` where in an
+    observation it begins.
+    """
     step = one.step
     rows, _, _ = geometry(step)
     out = f"buffer{index % 2}"
@@ -356,7 +403,8 @@ def _layer(index: int, one: IntStep, source: str, entry: Entry | None, *, last: 
     fill, row = "", f"{source} + (y * {step.stride} + r) * {width * channels} + x * {step.stride * channels}"
     if index == 0:
         row = f"ring[(y * {step.stride} + r) % {rows}] + x * {step.stride * channels}"
-        read = _enter(entry, f"obs[(c * {height} + filled) * {width} + x]", "0")
+        at = f"{pixels} + " if pixels else ""
+        read = _enter(entry, f"obs[{at}(c * {height} + filled) * {width} + x]", "0")
         fill = (
             f"        for (; filled < y * {step.stride} + {rows}; filled++)\n"
             f"            for (int c = 0; c < {channels}; c++)\n"

@@ -17,6 +17,8 @@ BYTE = 255
 """Largest number between layers."""
 BIAS_LIMIT = 2**24
 """A channel's scale is such that its bias stays below this, far from where sums would overflow."""
+SUM_LIMIT = 2**31
+"""Sums stay below this."""
 INPUT_LIMIT = 127
 """Floats are read as -127 to 127, one scale and one zero for each number of a vector or for all of an image."""
 
@@ -30,16 +32,30 @@ class Entry:
     """How floats become integers: round((x − zero) · gain), cut off at ``limit``."""
 
     gain: NDArray[np.float32]
-    """(D,) for vectors, (1,) for images."""
+    """(D,) for vectors, also those beside an image; (1,) for images."""
     zero: NDArray[np.float32]
     """As many: 0 but for numbers that lie far from it, such as temperatures in kelvins."""
     limit: int = INPUT_LIMIT
-    """`INPUT_LIMIT`, or with `FINE` bits more."""
+    """`INPUT_LIMIT`, or more of what is read finer; `BYTE` of bytes that come as floats."""
 
     @property
     def fine(self) -> "Entry":
         """With so many bits more."""
         return replace(self, gain=self.gain * np.float32(1 << FINE), limit=INPUT_LIMIT << FINE)
+
+    def finer_for(self, weight: NDArray[np.float64], beside: NDArray[np.float64]) -> "Entry":
+        """As fine as it must be for the weights of no number to be larger than those beside them usually are, with
+        which they share their rows' scales: eight bits would not hold both.
+
+        Args:
+            weight: (out, D) of these numbers.
+            beside: (out, F) of what is read beside them, in units of that.
+        """
+        usual, own = float(np.median(np.abs(beside).max(1))), np.abs(weight).max(0) / self.gain
+        most = min(1 << FINE, SUM_LIMIT // (2 * INPUT_LIMIT * INPUT_LIMIT * len(own)))  # half of what a sum may be
+        finer = np.clip(own / usual, 1.0, max(most, 1)) if usual else np.ones(len(own))
+        limit = math.ceil(INPUT_LIMIT * finer.max())
+        return replace(self, gain=(self.gain * finer).astype(np.float32), limit=limit)
 
     @classmethod
     def of(cls, obs: NDArray[Any]) -> "Entry | None":
@@ -146,17 +162,18 @@ def in_integers(step: Step, scale_in: NDArray[np.float64] | float, unit: float, 
     return IntStep(step, weight, bias, multiplier, shift, units)
 
 
-def check_sums(one: IntStep, largest: int) -> None:
-    """Makes sure that no input, of whose numbers none is larger than this, takes a sum out of 32 bits.
+def check_sums(one: IntStep, largest: int | Ints) -> None:
+    """Makes sure that no input, of whose numbers none is larger than this (or (run,) than its own), takes a sum out of
+    32 bits.
 
     Raises:
         SpecError: one does.
     """
-    most = int((np.abs(one.weight).sum(1) * largest + np.abs(one.bias)).max())
-    if most >= 2**31:
+    most = int(((np.abs(one.weight) * largest).sum(1) + np.abs(one.bias)).max())
+    if most >= SUM_LIMIT:
         raise SpecError(
             f"A layer of {one.weight.shape[1]:,} inputs cannot be written in integers, because its sums may reach "
-            f"{most:,} and 32 bits hold less than {2**31:,}: export to c or onnx, or distil a smaller one."
+            f"{most:,} and 32 bits hold less than {SUM_LIMIT:,}: export to c or onnx, or distil a smaller one."
         )
 
 

@@ -71,7 +71,7 @@ class IntCell:
         return part(out, tanh(c >> (STATE_BITS - GATE_BITS))), c
 
 
-def cell_in_integers(step: CellStep, scale_in: NDArray[np.float64] | float, largest: int) -> IntCell:
+def cell_in_integers(step: CellStep, scale_in: NDArray[np.float64] | float, largest: int | Ints) -> IntCell:
     """A memory cell in integers; ``scale_in`` is as for `distilrl.export.int8_layers.in_integers`, and ``largest`` what
     comes in at most.
 

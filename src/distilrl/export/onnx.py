@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from distilrl.blocks import Cell, MemoryCell, ResidualBlock
 from distilrl.errors import ExtraError
 from distilrl.export.int8 import Quantised
-from distilrl.export.int8_layers import INPUT_LIMIT, IntStep
+from distilrl.export.int8_layers import INPUT_LIMIT, Entry, IntStep
 from distilrl.export.int8_memory import FEATURE_BITS, IntCell, Moves
 from distilrl.export.last import last_step
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.spaces import ObsSpec
-from distilrl.specs import NetworkSpec
 
 OPSET, IR = 17, 9
 MIDDLE = 128
@@ -125,7 +124,7 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
     if obs.dtype == "uint8":
         x = graph.node("Cast", [x], to=graph.onnx.TensorProto.FLOAT)
     if network.spec.image is not None:
-        x, vector = _parted(graph, x, network.spec)
+        x, vector = _parted(graph, x, obs.shape[0], network.spec.image, network.spec.seen)
     if network.spec.history > 1:
         x = _with_past(graph, x, network.spec.history, obs.shape[0])
     for module in network.layers:
@@ -139,13 +138,12 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
     return graph.finish(obs, head, x, metadata)
 
 
-def _parted(graph: Graph, x: str, spec: NetworkSpec) -> tuple[str, str]:
-    """The image and what is read of the vector of an observation that has both."""
-    image = spec.image or ()
-    sizes = graph.constant(np.array([spec.obs_shape[0] - math.prod(image), math.prod(image)], np.int64))
+def _parted(graph: Graph, x: str, size: int, image: tuple[int, ...], seen: tuple[int, ...]) -> tuple[str, str]:
+    """The image and what is read of the vector, at these places, of an observation of ``size`` numbers with both."""
+    sizes = graph.constant(np.array([size - math.prod(image), math.prod(image)], np.int64))
     features, pixels = graph.nodes_of("Split", [x, sizes], 2, axis=1)
-    if spec.unseen:
-        features = graph.node("Gather", [features, graph.constant(np.array(spec.seen, np.int64))], axis=1)
+    if seen != tuple(range(size - math.prod(image))):
+        features = graph.node("Gather", [features, graph.constant(np.array(seen, np.int64))], axis=1)
     return graph.node("Reshape", [pixels, graph.constant(np.array([-1, *image], np.int64))]), features
 
 
@@ -243,19 +241,26 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
         Path("policy.onnx").write_bytes(write_int8(quantised, head, info.obs, {}))
     """
     graph = Graph()
-    x = "obs"
+    x, vector = "obs", None
+    if student.vector is not None:
+        places = next(one.step.vector for one in student.steps if one.step.vector)
+        x, vector = _parted(graph, x, obs.shape[0], obs.image or (), places)
+        vector = _clipped(graph, _floored(graph, _in_units(graph, vector, student.vector)), student.vector.limit)
     if student.entry is None:
         x = graph.node("DequantizeLinear", [x, graph.constant(np.float32(1.0)), graph.constant(np.uint8(0))])
     else:
-        x = graph.node("Sub", [x, graph.constant(student.entry.zero)]) if student.entry.shifts else x
-        x = graph.node("Mul", [x, graph.constant(student.entry.gain)])
-        one, zero = graph.constant(np.float32(1.0)), graph.constant(np.uint8(MIDDLE))
+        x, limit = _in_units(graph, x, student.entry), student.entry.limit
+        signed = limit == INPUT_LIMIT or student.moves is not None
+        one, zero = graph.constant(np.float32(1.0)), graph.constant(np.uint8(MIDDLE if signed else 0))
         if student.moves is not None:
-            x = _moved(graph, _clipped(graph, _floored(graph, x), student.entry.limit), student.moves)
-        x = _clipped(graph, x, INPUT_LIMIT)
+            x, limit = _moved(graph, _clipped(graph, _floored(graph, x), limit), student.moves), INPUT_LIMIT
+        x = _clipped(graph, x, limit)
         x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, one, zero]), one, zero])
     unit = 1.0
     for one_step, next_unit in zip(student.steps, student.activation_scales, strict=True):
+        if vector is not None and one_step.step.vector:  # in the same unit, which the weights take for one
+            as_large = graph.node("Mul", [vector, graph.constant(np.float32(unit))])
+            x = graph.node("Concat", [graph.node("Flatten", [x], axis=1), as_large], axis=1)
         if isinstance(one_step, IntCell):
             into, features = _rounded(graph, one_step.inputs, unit, x), x
             cell = Cell(one_step.step.kind, one_step.step.size)
@@ -271,6 +276,12 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
             x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, q, zero_q]), q, zero_q])
         unit = next_unit
     return graph.finish(obs, head, x, metadata)
+
+
+def _in_units(graph: Graph, x: str, entry: Entry) -> str:
+    """Numbers of an observation in the units in which they enter, not yet rounded."""
+    x = graph.node("Sub", [x, graph.constant(entry.zero)]) if entry.shifts else x
+    return graph.node("Mul", [x, graph.constant(entry.gain)])
 
 
 def _floored(graph: Graph, x: str) -> str:
@@ -306,7 +317,7 @@ def _rounded(graph: Graph, one: IntStep, unit: float, x: str) -> str:
     bias = graph.constant((one.bias * one.scale).astype(np.float32))
     if step.weight.ndim == 4:
         return graph.node("Conv", [x, weights, bias], strides=[step.stride] * 2)
-    x = graph.node("Flatten", [x], axis=1) if len(step.in_shape) == 3 else x
+    x = graph.node("Flatten", [x], axis=1) if len(step.in_shape) == 3 and not step.vector else x
     return graph.node("Gemm", [x, weights, bias], transB=1)
 
 
@@ -316,7 +327,8 @@ def _channels_first(weight: NDArray[Any], shape: tuple[int, ...], in_shape: tupl
         return weight.reshape(shape[0], shape[2], shape[3], shape[1]).transpose(0, 3, 1, 2)
     if len(in_shape) == 3:
         channels, height, width = in_shape
-        return weight.reshape(shape[0], height, width, channels).transpose(0, 3, 1, 2).reshape(shape)
+        features = weight[:, : math.prod(in_shape)].reshape(shape[0], height, width, channels).transpose(0, 3, 1, 2)
+        return np.concatenate([features.reshape(shape[0], -1), weight[:, math.prod(in_shape) :]], axis=1)
     return weight
 
 

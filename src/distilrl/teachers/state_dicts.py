@@ -117,6 +117,7 @@ def load(file: TeacherFile) -> Teacher:
         squash=file.own_squash or found.squash,
         scaled=file.scaled or (found.scaled and file.squash is None),
         critic=found.critic,
+        any_size=True,
     )
 
 

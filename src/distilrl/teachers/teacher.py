@@ -70,6 +70,9 @@ class Teacher:
     """Its numbers, −1 to 1, stand for the bounds of an action, which are known once it is `fitted`."""
     bounded: bool = False
     """Its numbers end in a tanh, so that it is only to be told what they are where actions have other bounds."""
+    any_size: bool = False
+    """Its file does not say how large its images are: ``obs_shape`` is one of which its convolutions make as many
+    features as its dense layer reads, and the environment's goes where they make as many of that."""
     exact: tuple[int, ...] = ()
     """Places of numbers of an observation that are names and no measurements, such as a member's: no noise falls on
     them."""
@@ -266,6 +269,7 @@ class Teacher:
         """
         if self.reads:
             return self._reading(env)
+        self = self._of_size(env.obs.shape)
         if env.atari and self.obs_shape is not None and self.obs_shape[1:] == env.obs.shape[1:]:
             frames = self.obs_shape[0]
             if frames < env.obs.frames:  # a memory stands for those before
@@ -319,6 +323,21 @@ class Teacher:
             self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width,
             squash=squash, scaled=False,
         )  # fmt: skip
+
+    def _of_size(self, shape: tuple[int, ...]) -> "Teacher":
+        """This teacher for observations of that shape, where its file leaves open how large they are and they fit."""
+        if not self.any_size or not isinstance(self.network, Network) or self.network.spec.picture is None:
+            return self
+        own = self.network.spec
+        try:
+            spec = replace(own, obs_shape=shape)
+        except SpecError:  # no images, or too small for its convolutions
+            return self
+        if spec == own or spec.features != own.features or shape[0] != own.obs_shape[0]:
+            return self
+        network = Network(spec)
+        network.load_state_dict(self.network.state_dict())
+        return replace(self, network=network)
 
     def _sorted(self, env: EnvInfo) -> tuple[int, ...] | None:
         """Places of the numbers that its Dict's keys name, where an environment's stand in another order.
