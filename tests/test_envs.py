@@ -494,6 +494,18 @@ def test_environments_that_cannot_be_made(env, parts):
     one_sentence(error, *parts)
 
 
+def test_what_an_environment_asks_for_is_named(monkeypatch):
+    class Asks(gymnasium.Env):
+        def __init__(self, size, depth):
+            raise AssertionError
+
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    gymnasium.register("Asks-v0", entry_point=Asks)
+    with pytest.raises(EnvError) as error:
+        make_vec_env("Asks-v0", 1)
+    one_sentence(error, "missing 2 required", "give it what it asks for with --env-kwargs '{\"size\": ...}'")
+
+
 def test_a_module_lies_in_the_working_directory(tmp_path, monkeypatch):
     """As whoever wrote an environment a minute ago expects; what is installed is not hidden by a file of its name."""
     monkeypatch.setattr(sys, "path", [one for one in sys.path if one])

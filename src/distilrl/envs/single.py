@@ -362,6 +362,8 @@ def _not_made(ref: EnvRef, error: BaseException, pictures: bool) -> DistilError:
         return no_opengl(ref.label, error)
     advice = f"use its newest version '{newest}', or mend" if newest else "mend"
     what = "its kwargs" if ref.kwargs else "it"
+    if ref.factory is None and (asked := re.search(r"__init__\(\) missing \d+ .*?: '(\w+)'", str(error))):
+        advice, what = "give it what it asks for with", f"--env-kwargs '{{\"{asked[1]}\": ...}}'"
     return EnvError(f"Environment '{ref.label}' cannot be made: it {raised(error)}; {advice} {what}.")
 
 
