@@ -4,10 +4,11 @@
 
 `distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv), `cloning`
 (the teacher's choice alone), `dkd` and `qdagger`; with Pong's small student also the textbook with the default's
-learning rate and temperature, and the default without each of what else it does beside the textbook. One line per run
-goes to results/methods/ENV.jsonl; runs that are there already are not made again, and --jobs N makes N at a time. One
-thread each. No early stop; the best three checks meet on other episodes; `return` is of 100 episodes on the verdict's
-seeds, `epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
+learning rate and temperature, the default without each of what else it does beside the textbook, and the default whose
+student speaks in units of its teacher's values, both divided by one temperature. One line per run goes to
+results/methods/ENV.jsonl; runs that are there already are not made again, and --jobs N makes N at a time. One thread
+each. No early stop; the best three checks meet on other episodes; `return` is of 100 episodes on the verdict's seeds,
+`epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
 """
 
 import functools
@@ -48,8 +49,11 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "distil, the teacher drives": (DEFAULT, {"behaviour": Behaviour("teacher", greedy_share=0.0)}),
     "distil, no average": (DEFAULT, {"average": 0.0}),
     "distil, uniform draws": (DEFAULT, {"stakes_exponent": 0.0}),
+    "distil, in units": (
+        DEFAULT, {"terms": (TeacherTerm("forward_kl", student_temperature=None),), "value_units": True}
+    ),
 }  # fmt: skip
-"""What lies between the textbook and the default: recipe and what is changed."""
+"""What lies between the textbook and the default, and what `case_study` does to its KL: recipe and what is changed."""
 PONG, BREAKOUT = "PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"
 SMALL = "cnn:4k8s4,8k4s2,8k3s2:16"
 """What the default can just train to play."""

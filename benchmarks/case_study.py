@@ -2,7 +2,7 @@
 
     python benchmarks/case_study.py FOLDER [--jobs N] [--seeds A-B] [--ways "NAME;NAME"] [--steps N,N]
         [--students SPEC+SPEC] [ENV ...]                              # FOLDER: see methods.py
-    python benchmarks/case_study.py table [--seeds A-B] [ENV ...]     # what is there, as Markdown
+    python benchmarks/case_study.py table [--seeds A-B] [--ways "NAME;NAME"] [ENV ...]    # what is there, as Markdown
     python benchmarks/case_study.py values FOLDER RUN ...             # of students of results/: values.jsonl
 
 Equal data and updates (three of 128 states for each vector step of eight environments), no early stop, the best of a
@@ -18,6 +18,7 @@ error, spread      root mean square difference of max_a Q, and the standard devi
 
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -266,14 +267,15 @@ def values(folder: Path, run: str) -> dict[str, Any]:
     return found | {"teacher_worst": torch.quantile(worst, torch.tensor([0.5, 0.99])).tolist()}
 
 
-def table(seeds: range, env_ids: list[str]) -> str:
-    """A row for each way, a column for each environment, budget and student: score (the least of the seeds),
-    correlation of max Q (likewise), seeds.
+def table(seeds: range, env_ids: list[str], ways: Sequence[str] = ()) -> str:
+    """A row for each way (all that there are, or these), a column for each environment, budget and student: score (the
+    least of the seeds), correlation of max Q (likewise), seeds.
     """
     cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
     columns: dict[str, None] = {}
     for env_id in env_ids:
-        rows = [row for row in made(OUT / f"{env_id}.jsonl") if row["seed"] in seeds]
+        every = [row for row in made(OUT / f"{env_id}.jsonl") if row["seed"] in seeds]
+        rows = [row for row in every if not ways or row["way"] in ways]
         for row in sorted(rows, key=lambda row: (row["steps"], row["student"])):
             column = f"{env_id.split('-')[0]} `{row['student']}`, {row['steps'] or 'own'} steps"
             columns[column] = None
@@ -297,7 +299,7 @@ def main(words: list[str]) -> None:
     students = taken(words, "--students", "")
     first, last = map(int, taken(words, "--seeds", "100-102").split("-"))
     if words[0] == "table":
-        print(table(range(first, last + 1), words[1:] or list(BUDGETS)))
+        print(table(range(first, last + 1), words[1:] or list(BUDGETS), ways.split(";") if ways else ()))
         return
     machine(OUT)
     if words[0] == "values":

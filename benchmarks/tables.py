@@ -399,7 +399,7 @@ def block(name: str) -> str:
         "memory-zh": lambda: memory.markdown(chinese=True),
         "field-plans": field_plans.markdown,
         "field-plans-zh": lambda: field_plans.markdown(chinese=True),
-        "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)),
+        "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS), ("distil", "case_study")),
         "checks": selection.raw,
     }
     if name.startswith("fields/"):
