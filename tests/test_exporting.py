@@ -101,6 +101,7 @@ for kind in (TrackEnv, SeveralEnv):
     if f"distilrl/{kind.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"distilrl/{kind.__name__}-v0", entry_point=kind, max_episode_steps=50)
 TRACK, MANY, NOTED = "distilrl/TrackEnv-v0", "distilrl/SeveralEnv-v0", "distilrl/NotedEnv-v0"
+MIXED = "distilrl/MixedEnv-v0"
 
 
 def right_network(env):
@@ -124,9 +125,23 @@ def right_network(env):
     return network.eval(), head
 
 
+def mixed_network():
+    """`right_network` of a picture and numbers beside it, of which one decides."""
+    info = describe_env(EnvRef(MIXED))
+    head = head_for(info.action, "mean")
+    network = Network(NetworkSpec.of("cnn:2k4s4:2", info.obs, head.width))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        place = 2 * 3 * 4 + info.obs.names.index("body.numbers[0]")  # behind the features
+        network.layers[3].weight[:, place] = torch.tensor([1.0, -1.0])
+        network.layers[5].weight[0] = torch.tensor([1.0, -1.0])
+    return network.eval(), head
+
+
 def run_of(folder, env=SIGN, teachers=(), **changes):
     """A finished run folder whose student is the best policy, and whose teacher played as it did."""
-    network, head = right_network(env)
+    network, head = mixed_network() if env == MIXED else right_network(env)
     save_network(folder / "student", network, head, env=env, environment=EnvRef(env).to_json(), recipe="test")
     config = TrainConfig(tasks=(TaskFile(EnvRef(env), teachers),)).but(**changes)
     write_json(folder / "config.json", Job(config).to_json() | {"kind": "run"})
@@ -1057,6 +1072,20 @@ def test_integers_of_values_that_rewards_taught_are_not_tuned_towards_the_teache
     write_json(taught / "config.json", config)
     rounding(monkeypatch, 10.0, 9.9)
     assert "fine_tuned" not in export_policy(taught, "int8")
+
+
+@needs_cc
+def test_integers_of_a_picture_and_numbers_are_played_and_not_tuned(tmp_path, monkeypatch):
+    network, head = mixed_network()
+    save_network(tmp_path / "teacher", network, head, name="teacher")
+    folder = run_of(tmp_path / "run", MIXED, (TeacherFile(str(tmp_path / "teacher")),))
+    rounding(monkeypatch, 10.0, 9.9)
+    card = export_policy(folder, "int8")
+    assert "fine_tuned" not in card
+    for name in ("policy.c", "policy.onnx"):
+        played = card["played"][name]
+        assert played["return_mean"] > 9.5
+        assert played["verdict"]["result"] == "pass"
 
 
 @needs_cc

@@ -260,8 +260,8 @@ def _load(file: TeacherFile) -> Teacher:
     shape, dtype = tuple(observed.shape), DTYPES.get(observed.type)
     if dtype is None or len(shape) not in (2, 4) or any(not isinstance(n, int) for n in shape[1:]):
         raise FileError(
-            f"{path} takes {observed.type} of shape {shape}: a batch of vectors or pictures of fixed size is "
-            "needed, of floats or bytes."
+            f"{path} takes {observed.type} of shape {shape}: export it for a batch (also of 1) of vectors or pictures "
+            "of fixed size, of floats or bytes."
         )
     divisor = _divisor(file, model, len(shape), dtype)
     seen = Seen(observed.name, shape, dtype, batch, divisor)
