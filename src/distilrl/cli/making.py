@@ -52,7 +52,7 @@ ROUND_STEPS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Distill:
-    """Distil a teacher into a small student, prove what became of the score, and write a report."""
+    """Distil a teacher into a small student, and prove what became of the score."""
 
     teacher: Needed[tuple[str, ...]] = ()
     """Teacher: a folder of distilrl, a run folder, a stable-baselines3 zip, a state_dict, an .onnx file, or

@@ -17,7 +17,10 @@ from distilrl.zoo import get, zoo
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """List what was distilled in six fields of use: environment, teacher, smallest student, and their pages."""
+    """List what was distilled in six fields of use.
+
+    Of each its environment, its teacher, its smallest student and its page.
+    """
 
     json: bool = False
     """Print a JSON array on standard output."""

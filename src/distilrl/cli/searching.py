@@ -116,7 +116,10 @@ class _Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(_Search):
-    """Find the smallest student within the margin: many sizes and seeds at once, from one stream of labelled states."""
+    """Find the smallest student within the margin.
+
+    Many sizes and seeds learn at once, from one stream of labelled states.
+    """
 
     sizes: Unset[tuple[str, ...]] = ()
     """Student specs to try, with memory too; by default a ladder without, that suits observations and actions."""
@@ -193,7 +196,10 @@ class Plan(_Search):
 
 @dataclass(frozen=True)
 class Sweep:
-    """Do many jobs, a run folder each, and leave one table; the same command goes on where it was stopped."""
+    """Do many jobs, a run folder each, and leave one table.
+
+    The same command goes on where it was stopped.
+    """
 
     configs: Annotated[Positional[tuple[Path, ...]], arg(metavar="CONFIG...", help_behavior_hint="")]
     """Files like the config.json of a run folder, or folders: run folders, or such that hold some of either."""
@@ -216,7 +222,10 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class GrowTree(_Search):
-    """Distil a teacher into a decision tree (VIPER), as text, Graphviz and C, and prove what became of the score."""
+    """Distil a teacher into a decision tree, and prove what became of the score.
+
+    As VIPER does (Bastani et al. 2018); the tree is text, Graphviz and C.
+    """
 
     leaves: int = 32
     """Leaves at most."""

@@ -19,7 +19,10 @@ from distilrl.threads import use_threads
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a run's student as a file for its target, replayed against the student before it is kept."""
+    """Write a run's student as a file for its target.
+
+    It is replayed against the student before it is kept.
+    """
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
@@ -67,7 +70,10 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Play an exported file itself and give its own verdict: C is compiled and run, so only of files that you trust."""
+    """Play an exported file itself and give its own verdict.
+
+    C is compiled and run, so only of files that you trust.
+    """
 
     exported: Positional[Path]
     """Folder that export wrote, or one of its files."""

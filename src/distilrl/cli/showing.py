@@ -38,8 +38,9 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Write an animated image of teacher and student side by side; a figure of what they do where the environment
-    cannot be drawn.
+    """Write an animated image of teacher and student side by side.
+
+    Where the environment cannot be drawn, a figure of what they do.
     """
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -69,8 +70,9 @@ class Watch:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Put runs and studies in one table and one figure: interquartile means of scores over training seeds, performance
-    profiles, and the probability that one beats another (Agarwal et al. 2021).
+    """Put runs and studies in one table and one figure.
+
+    What Agarwal et al. (2021) show: interquartile means, profiles, who beats whom.
     """
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="(required)")]

@@ -35,7 +35,10 @@ from distilrl.threads import use_threads
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Print what a teacher's file is, without executing anything in it; with --env, how it plays."""
+    """Print what a teacher's file is; with --env, how it plays.
+
+    Nothing in it is executed.
+    """
 
     policy: Annotated[Positional[str], arg(metavar="POLICY")]
     """Any teacher file or folder, a run folder, or hf://owner/repository."""
@@ -89,7 +92,10 @@ POLICIES = ("spec.json", "student/spec.json", "tree.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Play greedy full episodes and print the return with its interval; with --against, a verdict."""
+    """Play full episodes, greedily, and print the return with its interval.
+
+    With --against, a verdict.
+    """
 
     policy: Annotated[Positional[str], arg(metavar="POLICY")]
     """Any teacher file or folder, or a run folder."""
