@@ -1,6 +1,7 @@
 """What a student can be exported to: the one place that knows which target holds which student."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 from distilrl.errors import SpecError
@@ -31,7 +32,7 @@ def lacking(spec: NetworkSpec, target: Target) -> tuple[str, str]:
     if spec.picture is not None and not spec.convs:
         return f"A student of dense layers that reads images {written}", "distil it into a cnn student"
     if target == "int8" and spec.activates and spec.activation != "relu":
-        relu = "distil one with @relu in its spec, such as mlp:64,64@relu"
+        relu = f"distil {replace(spec, activation='relu').describe()}@relu"
         return f"Only ReLU students can be written in integers, and {name} is none", relu
     return "", ""
 
