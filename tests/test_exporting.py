@@ -32,7 +32,7 @@ from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.events import silent
-from distilrl.export import JUDGED_ON, _Export, c, export_policy, int8, keep, verify, web
+from distilrl.export import JUDGED_ON, _Export, c, export_policy, int8, keep, qat, verify, web
 from distilrl.export.card import recorded
 from distilrl.export.keep import write_c
 from distilrl.export.last import COARSEST, ROUNDINGS, last_step
@@ -1075,13 +1075,15 @@ def test_integers_of_values_that_rewards_taught_are_not_tuned_towards_the_teache
 
 
 @needs_cc
-def test_integers_of_a_picture_and_numbers_are_played_and_not_tuned(tmp_path, monkeypatch):
+@pytest.mark.parametrize("tuned", [False, True])
+def test_integers_of_a_picture_and_numbers_are_tuned_and_played(tmp_path, monkeypatch, tuned):
     network, head = mixed_network()
     save_network(tmp_path / "teacher", network, head, name="teacher")
     folder = run_of(tmp_path / "run", MIXED, (TeacherFile(str(tmp_path / "teacher")),))
-    rounding(monkeypatch, 10.0, 9.9)
+    monkeypatch.setattr(qat, "UPDATES", 50)
+    rounding(monkeypatch, *((10.0, 9.9, 10.0) if tuned else (10.0, 10.0)))
     card = export_policy(folder, "int8")
-    assert "fine_tuned" not in card
+    assert card.get("fine_tuned", False) == tuned
     for name in ("policy.c", "policy.onnx"):
         played = card["played"][name]
         assert played["return_mean"] > 9.5

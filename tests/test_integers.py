@@ -1,5 +1,6 @@
 """Integers learn, choose and are chosen; trees in C."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,6 +60,34 @@ def test_rounding_in_training_is_rounding_in_integers(shape, middle):
     assert entry.shifts == (middle > 0)
     values = qat.rounded(network, obs, entry, rounded.activation_scales).detach().numpy()
     np.testing.assert_allclose(values, rounded.values(obs.numpy()), atol=0.02 * np.abs(values).max())
+
+
+@pytest.mark.parametrize("unseen", [(), (0, 2)])
+@pytest.mark.parametrize("image_bytes", [False, True])
+@pytest.mark.parametrize("hidden", [(8,), ()])
+def test_rounding_in_training_is_rounding_in_integers_beside_an_image_too(hidden, image_bytes, unseen):
+    rng, image = np.random.default_rng(0), (2, 6, 6)
+    middle, size = np.array([0.0, 1000.0, 0.0, 0.0]), np.array([1.0, 1.0, 100.0, 0.01])
+    pixels = rng.integers(0, 256, (200, 72)) if image_bytes else rng.normal(0, 1, (200, 72))
+    obs = np.hstack([rng.uniform(-1, 1, (200, 4)) * size + middle, pixels]).astype(np.float32)
+    spec = NetworkSpec((76,), 3, convs=((4, 3, 2),), hidden=hidden, image=image, unseen=unseen)
+    network = build(spec, torch.Generator().manual_seed(0))
+    qat._standardise(network, obs)
+    assert network.obs_mean.shape == (len(spec.seen) + 1,)
+    torch.testing.assert_close(network.obs_mean[:-1], torch.from_numpy(obs[:, list(spec.seen)].mean(0)))
+    with torch.no_grad():  # so that numbers count as much as where they are learnt
+        network.layers[3].weight[:, -len(spec.seen) :] = torch.linspace(-1, 1, len(spec.seen))
+    folded = copy.deepcopy(network)
+    folded.fold()
+    data = torch.from_numpy(obs)
+    torch.testing.assert_close(folded(data), network(data), rtol=1e-3, atol=1e-3)
+    model = int8.quantise(steps(folded, "int8"), obs, image_bytes=image_bytes)
+    assert model.vector is not None
+    values = qat.rounded(network, data, model.entry, model.activation_scales, model.vector)
+    wanted = model.values(obs)
+    np.testing.assert_allclose(values.detach().numpy(), wanted, atol=0.02 * np.ptp(wanted))
+    values.sum().backward()
+    assert all(float(one.grad.abs().sum()) > 0 for one in network.parameters())
 
 
 @needs_cc

@@ -329,8 +329,6 @@ class _Export:
         student, config = self.student, self.student.config
         if config is None or student.results is None or student.policy.remembers:  # it is tuned on single states
             return None
-        if student.stored.network.spec.vector:  # of which rounding is not modelled where gradients are needed
-            return None
         # rewards taught it, not the teacher; or what it sees is not what the teacher is asked about
         rewarded = config.reward.env_steps > 0 or any(isinstance(term, TDTerm) for term in config.terms)
         if rewarded or not student.sensors.exact:
@@ -349,6 +347,7 @@ class _Export:
             np.concatenate([play.obs for play in plays]),
             taught_at(config.terms, student.results.temperature or 1.0, self.head),
             reads=student.reads,
+            image_bytes=student.obs.image_bytes,
             scaled_head=config.keeps_scale or config.learns_scale,
         )
 

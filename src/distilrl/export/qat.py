@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distilrl.export.int8 import quantise
-from distilrl.export.int8_layers import INPUT_LIMIT, Entry
+from distilrl.export.int8_layers import Entry
 from distilrl.export.steps import layers_of, without_offset
 from distilrl.heads import Head
 from distilrl.networks import Network
@@ -30,6 +30,7 @@ def fine_tune(
     *,
     scaled_head: bool = False,
     reads: Excerpt | None = None,
+    image_bytes: bool = False,
     seed: int = 0,
 ) -> Network:
     """A copy of a student that has learned to live with eight bits (straight-through, Jacob et al. 2018, section 3).
@@ -40,6 +41,7 @@ def fine_tune(
         obs: (K, *obs_shape) observations of the student's own play.
         temperature: of the teacher's choices; real actions have none.
         reads: what the student reads of an observation, its teacher reading all; None: all.
+        image_bytes: as `distilrl.export.int8.quantise` takes it.
         scaled_head: the student's outputs are on the teacher's scale, and are divided by the temperature too.
         seed: of the order of the states.
 
@@ -55,8 +57,8 @@ def fine_tune(
     _standardise(student, obs)
     student.scale_head(factor)
     student.requires_grad_(True)
-    units = quantise(layers_of(network, "int8"), _some(obs)).activation_scales
-    entry = Entry.of(obs)
+    found = quantise(layers_of(network, "int8"), _some(obs), image_bytes=image_bytes)
+    entry = found.entry if network.spec.vector else Entry.of(obs)
     data = torch.from_numpy(obs)
     matters = stakes.clamp_min(1e-9).sqrt()  # drawn by what is at stake, as image recipes do while they train
     lose = next(head.losses[name] for name in LOSSES if name in head.losses)
@@ -64,7 +66,8 @@ def fine_tune(
     optimiser = Adam(student.parameters(), LEARNING_RATE, eps=1e-8)
     for update in range(UPDATES):
         index = torch.multinomial(matters, BATCH, replacement=True, generator=generator)
-        loss = lose(student=rounded(student, data[index], entry, units), teacher=labels[index]).mean()
+        numbers = rounded(student, data[index], entry, found.activation_scales, found.vector)
+        loss = lose(student=numbers, teacher=labels[index]).mean()
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * update / UPDATES))
         optimiser.zero_grad()
@@ -97,28 +100,45 @@ def _some(obs: NDArray[Any]) -> NDArray[Any]:
 
 def _standardise(student: Network, obs: NDArray[Any]) -> None:
     """Weights for standardised observations, which learn at a rate that suits them; the same function."""
-    own = torch.from_numpy(_some(obs)).float()
-    std, mean = (one.reshape(-1) for one in torch.std_mean(own, None if obs.ndim == 4 else 0, correction=0))
-    student.standardise(mean, scale_of(mean, std, None if obs.ndim == 4 else (own - mean).abs().amax(0)))
+    own, parts = torch.from_numpy(_some(obs)).float(), [(obs.ndim == 4, slice(None))]
+    if student.spec.image is not None:  # the image behind the vector
+        count = own.shape[1] - math.prod(student.spec.image)
+        parts = [(False, slice(count)), (True, slice(count, None))]
+    found = [_moments(own[:, part], pixels=pixels) for pixels, part in parts]
+    mean, scale = (torch.cat(each) for each in zip(*found, strict=True))
+    student.standardise(mean, scale)
     student.unfold()
 
 
-def rounded(student: Network, obs: Tensor, entry: Entry | None, units: list[float]) -> Tensor:
+def _moments(obs: Tensor, *, pixels: bool) -> tuple[Tensor, Tensor]:
+    """Mean and scale of each number (K, D), or one of all pixels."""
+    std, mean = (one.reshape(-1) for one in torch.std_mean(obs, None if pixels else 0, correction=0))
+    return mean, scale_of(mean, std, None if pixels else (obs - mean).abs().amax(0))
+
+
+def rounded(
+    student: Network, obs: Tensor, entry: Entry | None, units: list[float], vector: Entry | None = None
+) -> Tensor:
     """Numbers (B, P) with everything rounded as `int8.quantise` will, and gradients as if nothing was."""
-    x, before, zero = obs.float(), torch.ones(()), torch.zeros(())
-    if entry is not None:
-        gain, zero = torch.from_numpy(entry.gain), torch.from_numpy(entry.zero)  # (D,) of a vector, (1,) of an image
-        x = x - zero
-        x = _through(x, (x * gain).round().clamp(-INPUT_LIMIT, INPUT_LIMIT) / gain)
-        before = 1 / gain
-    level = 0
+    image = student.spec.image
+    x = obs[:, -math.prod(image) :].reshape(-1, *image) if image else obs
+    x, before, zero = _entered(x, entry)
+    level, joins = 0, False
     for module in student.layers:
         if not isinstance(module, nn.Conv2d | nn.Linear):
             x = module(x)
             if isinstance(module, nn.ReLU):
                 x = _through(x, (x / units[level - 1]).round().clamp(0, 255) * units[level - 1])
+            joins = vector is not None and isinstance(module, nn.Flatten)
             continue
         own, bias = student.folded() if level == 0 else (module.weight, cast("Tensor", module.bias))
+        if joins:
+            own, bias = student.folded_beside()
+            count = x.shape[1]
+            beside, unit, moved = _entered(student.visible(obs), vector)
+            x = torch.cat([x, beside], 1)
+            before = torch.cat([torch.full((count,), units[level - 1]), unit])
+            zero, joins = torch.cat([torch.zeros(count), moved]), False
         bias = bias + (own * zero).flatten(1).sum(1)  # that of what was subtracted is not rounded
         real = own * before  # an input's scale is part of the weights it meets
         channel = real.detach().flatten(1).abs().amax(1).clamp_min(1e-12) / 127
@@ -130,6 +150,15 @@ def rounded(student: Network, obs: Tensor, entry: Entry | None, units: list[floa
             x = nn.functional.linear(x, weight, bias)
         before, zero, level = torch.ones(()), torch.zeros(()), level + 1
     return x
+
+
+def _entered(obs: Tensor, entry: Entry | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers as integers hold them, less what is subtracted from them; their units, and what that is."""
+    if entry is None:
+        return obs.float(), torch.ones(()), torch.zeros(())
+    gain, zero = torch.from_numpy(entry.gain), torch.from_numpy(entry.zero)  # (D,) of a vector, (1,) of an image
+    x = obs - zero
+    return _through(x, (x * gain).round().clamp(-entry.limit, entry.limit) / gain), 1 / gain, zero
 
 
 def _through(real: Tensor, near: Tensor) -> Tensor:

@@ -177,10 +177,9 @@ class Network(nn.Module):
             first.weight.copy_(weight)
             cast("Tensor", first.bias).copy_(bias)
             if self.spec.vector:
-                dense, start = self._joined()
-                past = dense.weight[:, start:] * self.obs_scale[:-1]
-                dense.bias.sub_(past @ self.obs_mean[:-1])
-                dense.weight[:, start:] = past
+                dense, _ = self._joined()
+                for own, folded in zip((dense.weight, dense.bias), self.folded_beside(), strict=True):
+                    own.copy_(folded)
         self.set_statistics(torch.zeros_like(self.obs_mean), torch.ones_like(self.obs_scale), None)
 
     def unfold(self) -> None:
@@ -293,6 +292,12 @@ class Network(nn.Module):
         weight = self._of_observations(first.weight) * self.obs_scale
         mean = self.obs_mean.expand(weight.shape[1])
         return weight, first.bias - weight @ mean
+
+    def folded_beside(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the layer that reads a vector behind an image's features, for raw numbers of it."""
+        dense, start = self._joined()
+        past = dense.weight[:, start:] * self.obs_scale[:-1]
+        return torch.cat([dense.weight[:, :start], past], 1), dense.bias - past @ self.obs_mean[:-1]
 
     def _of_observations(self, weight: Tensor) -> Tensor:
         """Weights (out, H · D) for standardised observations of those for how they moved, and where they are now."""
