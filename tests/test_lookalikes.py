@@ -129,6 +129,7 @@ def test_images_of_a_size_that_the_environment_tells(tmp_path):
     for size in ((7, 7), (8, 8), (7, 8)):
         fitted = teacher.fitted(images_of(*size))
         assert fitted.obs_shape == (4, *size) == fitted.network.spec.obs_shape
+        assert ("how large" in fitted.meta.get("note", "")) == (size != (7, 7))
         obs = torch.from_numpy(rng.integers(0, 256, (4, 4, *size), dtype=np.uint8))
         torch.testing.assert_close(fitted.network(obs), model(obs.float()).detach(), rtol=1e-4, atol=1e-3)
     for size in ((9, 9), (2, 2), (7, 9)):

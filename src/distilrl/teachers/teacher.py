@@ -269,7 +269,7 @@ class Teacher:
         """
         if self.reads:
             return self._reading(env)
-        self = self._of_size(env.obs.shape)
+        self = self._of_size(env)
         if env.atari and self.obs_shape is not None and self.obs_shape[1:] == env.obs.shape[1:]:
             frames = self.obs_shape[0]
             if frames < env.obs.frames:  # a memory stands for those before
@@ -324,20 +324,25 @@ class Teacher:
             squash=squash, scaled=False,
         )  # fmt: skip
 
-    def _of_size(self, shape: tuple[int, ...]) -> "Teacher":
-        """This teacher for observations of that shape, where its file leaves open how large they are and they fit."""
+    def _of_size(self, env: EnvInfo) -> "Teacher":
+        """This teacher for images of an environment's size, where its file leaves open how large they are and they fit;
+        it says so.
+        """
         if not self.any_size or not isinstance(self.network, Network) or self.network.spec.picture is None:
             return self
         own = self.network.spec
         try:
-            spec = replace(own, obs_shape=shape)
+            spec = replace(own, obs_shape=env.obs.shape)
         except SpecError:  # no images, or too small for its convolutions
             return self
-        if spec == own or spec.features != own.features or shape[0] != own.obs_shape[0]:
+        (channels, *usual), (others, *size) = own.obs_shape, env.obs.shape
+        if size == usual or others != channels or spec.features != own.features:
             return self
         network = Network(spec)
         network.load_state_dict(self.network.state_dict())
-        return replace(self, network=network)
+        sides, usual_sides = (" × ".join(map(str, one)) for one in (size, usual))
+        note = f"Its file does not say how large its images are: {sides}, as here, fit it as {usual_sides} do."
+        return replace(self, network=network, meta=self.meta | {"note": f"{self.meta.get('note', '')} {note}".strip()})
 
     def _sorted(self, env: EnvInfo) -> tuple[int, ...] | None:
         """Places of the numbers that its Dict's keys name, where an environment's stand in another order.
