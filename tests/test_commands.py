@@ -477,7 +477,7 @@ def test_a_rectified_student_is_followed_by_rectified_ones(tmp_path):
         (NetworkSpec.parse("gru:4", (4,), 2), "c", "onnx, int8 or web"),
         (NetworkSpec.parse("mlp:8@tanh", (4,), 2), "c", "onnx, torch or web"),
         (NetworkSpec.parse("lstm:4+mlp:8@tanh", (4,), 2), "c", "onnx or web"),
-        (NetworkSpec.parse("cnn:4k3s2:8", (67,), 2, image=(1, 8, 8)), "c", "onnx, torch or web"),
+        (NetworkSpec.parse("cnn:4k3s2:8", (67,), 2, image=(1, 8, 8)), "c", "onnx, int8, torch or web"),
         (NetworkSpec.parse("resnet:4:8", (1, 8, 8), 2), "onnx", "torch"),
         (NetworkSpec((1, 8, 8), 2, hidden=(8,)), "onnx", "torch"),
     ],
