@@ -79,8 +79,8 @@ DISTURBED = ({"epsilon": 0.05}, {"sticky": 0.25})
 
 def equal(env_id: str) -> dict[str, Any]:
     """Settings that all methods have in common."""
-    equal = {"check_episodes": 8, "learning_starts": 1_280, "gap": -99.0, "threads": 1}
-    return equal | {"eval_epsilon": EPSILON[env_id]} | BUDGETS[env_id]
+    shared = {"check_episodes": 8, "learning_starts": 1_280, "gap": -99.0, "threads": 1}
+    return shared | {"eval_epsilon": EPSILON[env_id]} | BUDGETS[env_id]
 
 
 def measure(student: Policy, teacher: Teacher, env_id: str) -> dict:

@@ -274,8 +274,8 @@ def table(seeds: range, env_ids: list[str], ways: Sequence[str] = ()) -> str:
     cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
     columns: dict[str, None] = {}
     for env_id in env_ids:
-        every = [row for row in made(OUT / f"{env_id}.jsonl") if row["seed"] in seeds]
-        rows = [row for row in every if not ways or row["way"] in ways]
+        known = made(OUT / f"{env_id}.jsonl")
+        rows = [row for row in known if row["seed"] in seeds and (not ways or row["way"] in ways)]
         for row in sorted(rows, key=lambda row: (row["steps"], row["student"])):
             column = f"{env_id.split('-')[0]} `{row['student']}`, {row['steps'] or 'own'} steps"
             columns[column] = None

@@ -108,6 +108,8 @@ def right_network(env):
     """The best policy of each environment, in a network, and its head."""
     if env in (SIGN, NOTED):
         return sign_network(), TWO
+    if env == MIXED:
+        return mixed_network()
     action = describe_env(EnvRef(env)).action
     squash = {"squash": "tanh"} if env == TRACK else {}
     head = head_for(action, "mean" if env == TRACK else "q", **squash)
@@ -141,7 +143,7 @@ def mixed_network():
 
 def run_of(folder, env=SIGN, teachers=(), **changes):
     """A finished run folder whose student is the best policy, and whose teacher played as it did."""
-    network, head = mixed_network() if env == MIXED else right_network(env)
+    network, head = right_network(env)
     save_network(folder / "student", network, head, env=env, environment=EnvRef(env).to_json(), recipe="test")
     config = TrainConfig(tasks=(TaskFile(EnvRef(env), teachers),)).but(**changes)
     write_json(folder / "config.json", Job(config).to_json() | {"kind": "run"})

@@ -202,8 +202,7 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
     if cell is not None:
         parts.append(CELLS[cell.kind].replace("@size", str(cell.size)))
     buffers = scratch_buffers(steps, "float")
-    pixels = math.prod(obs.shape) - math.prod(obs.image or obs.shape)
-    calls = (memory.seen() if memory is not None else "") + _calls(steps, memory, pixels)
+    calls = (memory.seen() if memory is not None else "") + _calls(steps, memory, obs.vector)
     # images need much scratch memory, which small machines have no stack for
     outside, inside = (buffers.text, "") if obs.image is not None else ("", buffers.text)
     parts.append("\n" + outside if outside else "")

@@ -94,19 +94,23 @@ class Quantised:
         x = self._enter(obs)
         if self.moves is not None:
             x = self.moves.read(with_past(x, begins, self.moves.history))
-        for one in self.steps:
-            if self.vector is not None and one.step.vector:
-                beside = self.vector.integers(obs[:, list(one.step.vector)])
-                x = np.concatenate([x.reshape(len(x), -1), beside], axis=1)
-            if one is self.head:
-                break
+        for one in self.steps[:-1]:
+            x = self._behind(x, one.step, obs)
             x = (
                 one.outputs(x.reshape(len(x), -1), begins)
                 if isinstance(one, IntCell)
                 else np.clip(scaled(one, x), 0, BYTE)
             )
-        last: NDArray[np.float32] = sums(self.head, x).reshape(len(obs), -1).astype(np.float32)
+        last: NDArray[np.float32] = (
+            sums(self.head, self._behind(x, self.head.step, obs)).reshape(len(obs), -1).astype(np.float32)
+        )
         return last * self.head.scale.astype(np.float32)
+
+    def _behind(self, x: Ints, step: Step | CellStep, obs: NDArray[Any]) -> Ints:
+        """What a layer reads: what the one before it gave, and behind that its numbers from beside an image."""
+        if self.vector is None or not step.vector:
+            return x
+        return np.concatenate([x.reshape(len(x), -1), self.vector.integers(obs[:, list(step.vector)])], axis=1)
 
     def _enter(self, obs: NDArray[Any]) -> Ints:
         """Integers with channels innermost."""
@@ -375,7 +379,6 @@ def _entered(size: int, memory: Memory | None, moves: Moves | None, enter: str) 
 def _calls(student: Quantised, read: str, obs: ObsSpec) -> str:
     """The calls of all layers, each of which reads what the one before it wrote; ``read`` is what the first reads."""
     text, steps = "", student.steps
-    pixels = math.prod(obs.shape) - math.prod(obs.image or obs.shape)
     for index, one in enumerate(steps):
         text += vector_behind(one.step, read, _enter(student.vector, "obs[{}]", "i", BESIDE))
         if isinstance(one, IntCell):
@@ -383,7 +386,7 @@ def _calls(student: Quantised, read: str, obs: ObsSpec) -> str:
             more, read = beside_memory(one.step, read, f"buffer{index % 2}", f" * {1 << FEATURE_BITS}")
             text += code + more
         else:
-            text += _layer(index, one, read, student.entry, pixels, last=index == len(steps) - 1)
+            text += _layer(index, one, read, student.entry, obs.vector, last=index == len(steps) - 1)
             read = f"buffer{index % 2}"
     return text
 

@@ -124,7 +124,7 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
     if obs.dtype == "uint8":
         x = graph.node("Cast", [x], to=graph.onnx.TensorProto.FLOAT)
     if network.spec.image is not None:
-        x, vector = _parted(graph, x, obs.shape[0], network.spec.image, network.spec.seen)
+        x, vector = _parted(graph, x, obs, network.spec.seen)
     if network.spec.history > 1:
         x = _with_past(graph, x, network.spec.history, obs.shape[0])
     for module in network.layers:
@@ -138,11 +138,12 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
     return graph.finish(obs, head, x, metadata)
 
 
-def _parted(graph: Graph, x: str, size: int, image: tuple[int, ...], seen: tuple[int, ...]) -> tuple[str, str]:
-    """The image and what is read of the vector, at these places, of an observation of ``size`` numbers with both."""
-    sizes = graph.constant(np.array([size - math.prod(image), math.prod(image)], np.int64))
+def _parted(graph: Graph, x: str, obs: ObsSpec, seen: tuple[int, ...]) -> tuple[str, str]:
+    """The image and what is read of the vector, at these places, of an observation that has both."""
+    image = obs.image or ()
+    sizes = graph.constant(np.array([obs.vector, math.prod(image)], np.int64))
     features, pixels = graph.nodes_of("Split", [x, sizes], 2, axis=1)
-    if seen != tuple(range(size - math.prod(image))):
+    if seen != tuple(range(obs.vector)):
         features = graph.node("Gather", [features, graph.constant(np.array(seen, np.int64))], axis=1)
     return graph.node("Reshape", [pixels, graph.constant(np.array([-1, *image], np.int64))]), features
 
@@ -244,7 +245,7 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
     x, vector = "obs", None
     if student.vector is not None:
         places = next(one.step.vector for one in student.steps if one.step.vector)
-        x, vector = _parted(graph, x, obs.shape[0], obs.image or (), places)
+        x, vector = _parted(graph, x, obs, places)
         vector = _clipped(graph, _floored(graph, _in_units(graph, vector, student.vector)), student.vector.limit)
     if student.entry is None:
         x = graph.node("DequantizeLinear", [x, graph.constant(np.float32(1.0)), graph.constant(np.uint8(0))])
