@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from lines import RESULTS, fill, machine
 
-from distilrl.export import c, int8, tree
+from distilrl.export import c, int8, int8_c, tree
 from distilrl.export.keep import write_c, write_golden
 from distilrl.export.replay import Recording, open_export, state_bytes
 from distilrl.export.steps import steps
@@ -102,7 +102,7 @@ def write_student(folder: Path, name: str) -> None:
         network, head = student(name.removesuffix("-int8"))
         policy = Policy(network, head)
         if name.endswith("-int8"):
-            source = int8.write(int8.quantise(steps(network, "int8"), drawn(read)), head, read, name)
+            source = int8_c.write(int8.quantise(steps(network, "int8"), drawn(read)), head, read, name)
         else:
             source = c.write(steps(network, "c"), head, read, name)
     write_with_golden(folder, policy, source, read)

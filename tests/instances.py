@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
+
+from distilrl.episodes import Episodes
 from distilrl.measures import Mean, Measured
 from distilrl.played import (
     Acceptance,
@@ -117,6 +120,16 @@ def episodes(*disagreements, teacher=(1.0, 2.0), student=(1.0, 2.0)) -> SingleEp
     """Of two episodes."""
     returns = SingleReturns(teacher=tuple(teacher), student=tuple(student))
     return SingleEpisodes(returns=returns, disagreements=disagreements)
+
+
+def games(returns, *, fingerprints=None, measured=None) -> Episodes:
+    """One and the same episode again and again, but for what is said otherwise."""
+    count = len(returns)
+    prints = np.ones(count) if fingerprints is None else fingerprints
+    return Episodes(
+        np.array(returns, np.float64), np.ones(count, np.int64), np.array(prints, np.uint64), np.zeros(count, np.bool_),
+        np.array(measured or [[]] * count, np.float64), np.zeros((0, 2), np.float32), np.zeros(0),
+    )  # fmt: skip
 
 
 def plan_row(**changes) -> PlanRow:

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import gymnasium
+import instances
+import numpy as np
 import pytest
 from conftest import SIGN, SignEnv, make_teacher, sign_network
 from tiny_envs import tiny_config
 
-from distilrl.acceptance import accept, kept_acceptance
+from distilrl.acceptance import SURE, _gain, accept, kept_acceptance
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.envs import describe_env
@@ -79,6 +81,15 @@ def test_it_plays_on_while_it_is_unclear():
     assert found.distinct_episodes == found.episodes  # of seeds of their own
     with pytest.raises(TeacherError, match=r"over 40 episodes\).*--accept-max-episodes"):
         accepted(1, 79)
+
+
+def test_a_few_equal_differences_prove_nothing():
+    """Of two coins that fall alike an interval without a width was made."""
+    for count in (2, SURE - 1, SURE):
+        own, chance = (instances.games([one] * count, fingerprints=range(count)) for one in (1.0, 0.0))
+        low, high = _gain(own, chance, np.random.default_rng(0), exact=False, confidence=0.99)
+        assert (low > 0) == (count == SURE)
+        assert high >= 1.0
 
 
 def test_it_ends_where_the_teacher_is_proven_worse():

@@ -146,9 +146,10 @@ def command(teacher, out, *more):
 def test_the_command_line_puts_rounds_into_the_run_and_collectors_nowhere(
     ray_cluster, cartpole_teacher, tmp_path, capsys
 ):
-    assert command(cartpole_teacher, tmp_path / "ray", "--collectors", "2", "--ray", "local") in VERDICTS
-    assert "rounds of 8 steps by 2 shards" in capsys.readouterr().err
-    assert command(cartpole_teacher, tmp_path / "here", "--set", "round-steps=8", "--set", "shards=2") in VERDICTS
+    more = ["--collectors", "2", "--ray", "local", "--set", "shards=4"]
+    assert command(cartpole_teacher, tmp_path / "ray", *more) in VERDICTS
+    assert "rounds of 8 steps by 4 shards" in capsys.readouterr().err
+    assert command(cartpole_teacher, tmp_path / "here", "--set", "round-steps=8", "--set", "shards=4") in VERDICTS
     one, other = (RunFolder(tmp_path / name) for name in ("ray", "here"))
     assert one.config.read_bytes() == other.config.read_bytes()
     file = "student/student.safetensors"
@@ -164,6 +165,9 @@ def test_the_command_line_puts_rounds_into_the_run_and_collectors_nowhere(
         (["--collectors", "2", "--assistants", "1"], "--collectors serve one run"),
         (["--collectors", "2", "--jobs", "2"], "--jobs is of this machine and --collectors are of a cluster"),
         (["--collectors", "2", "--ray", "somewhere"], "write auto, local, or HOST:PORT"),
+        (["--collectors", "2", "--set", "shards=3"], "'shards' (3) must divide 'n_envs' (8)"),
+        (["--collectors", "4", "--set", "shards=2"], "4 collectors cannot share 2 shards"),
+        (["--collectors", "9"], "9 collectors cannot share 8 shards"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(cartpole_teacher, tmp_path, capsys, options, words):

@@ -18,8 +18,8 @@ from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
 from distilrl.errors import ResumeError, SpecError
-from distilrl.evaluate import play
-from distilrl.evolution import Search
+from distilrl.evaluate import SELECT_SEEDS, VERDICT_SEEDS, play
+from distilrl.evolution import APART, LONGER, Search
 from distilrl.heads import Point
 from distilrl.jobs import Job
 from distilrl.metrics import read_metrics
@@ -290,6 +290,22 @@ def test_who_looks_better_is_asked_on_other_episodes_than_those_it_looked_better
     assert not played[0] & played[1]
     assert not played[0] & played[2]
     assert not played[1] & played[2]
+
+
+@pytest.mark.parametrize(("episodes", "seed"), [(20, 899), (240, 399), (249, 39), (250, 0), (1250, 0)])
+def test_who_looks_better_is_never_asked_on_the_verdicts_episodes(monkeypatch, episodes, seed):
+    """With checks of 240 episodes it was, at one seed in nine hundred."""
+    from distilrl import stream
+
+    played, how = [], stream.play
+    monkeypatch.setattr(stream, "play", lambda p, h, seeds, **more: played.append(set(seeds)) or how(p, h, [0], **more))
+    check = stream.Check(config_of(check_episodes=episodes, seed=seed), ACCEPTANCE)
+    policy = Policy(TEACHER.fitted(describe_env(EnvRef(MIDDLE))).network, Point(Bounds((-5.0,), (5.0,))))
+    check(policy)
+    check.others(policy, LONGER * episodes, turn=APART)
+    assert [len(seeds) for seeds in played] == [episodes, LONGER * episodes]
+    assert not played[0] & played[1]
+    assert SELECT_SEEDS <= min(played[1]) < max(played[1]) < VERDICT_SEEDS
 
 
 def test_the_teachers_return_is_as_said():

@@ -20,11 +20,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import SIGN, SignEnv, sign_network
+from conftest import SIGN, SignEnv, make_teacher, sign_network
 from test_export import needs_cc
 
 from distilrl.checkpoints import load_network, save_network
 from distilrl.cli import main
+from distilrl.comparison import Comparison, compare
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
 from distilrl.envs import describe_env, trust
 from distilrl.envs.sync import _cast
@@ -32,14 +33,15 @@ from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.events import silent
-from distilrl.export import JUDGED_ON, _Export, c, export_policy, int8, keep, qat, verify, web
-from distilrl.export.card import recorded
+from distilrl.export import JUDGED_ON, _Export, c, export_policy, int8, int8_c, keep, qat, replay, verify, web
+from distilrl.export.card import Reference, recorded
 from distilrl.export.keep import write_c
 from distilrl.export.last import COARSEST, ROUNDINGS, last_step
 from distilrl.export.owners import check_owned
 from distilrl.export.replay import Answers, ExportedFile, Recording, held, open_export
 from distilrl.export.replay import rounding as rounded_by
 from distilrl.export.steps import steps
+from distilrl.export.verifying import _against
 from distilrl.files import digest, read_json, write_json
 from distilrl.heads import head_for, student_head
 from distilrl.jobs import Job
@@ -47,9 +49,10 @@ from distilrl.networks import Network, build
 from distilrl.objective import TDTerm
 from distilrl.plain import to_plain
 from distilrl.policies import Policy
-from distilrl.sensors import Sensors
+from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import ACTIVATIONS, NetworkSpec
+from distilrl.targets import check_target, targets_of
 from distilrl.teachers import TeacherFile
 from distilrl.text import in_comment
 from distilrl.verdict import RESULTS
@@ -549,6 +552,50 @@ def test_a_file_that_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_file_that_plays_as_the_student_gets_the_students_verdict():
+    """Teacher's episodes that differ and return the same counted as one, and equal play had no uncertainty."""
+    same = np.ones(100)
+    games = instances.games(same, fingerprints=[*range(18), *[99] * 82])
+    known = Reference(
+        same, same, same.view(np.uint64), 0.05, 1.0, 1, 0, "greedy", None, 0.01, EnvRef(SIGN), EXACT, ()
+    )  # fmt: skip
+    assert _against(games, known, exact=False)[0].distinct == 19
+    verdict, own = _against(games, replace(known, teacher_units=np.arange(100, dtype=np.uint64)), exact=False)
+    assert (verdict.result, verdict.distinct, own.difference) == ("pass", 100, 0.0)
+    assert own.difference_ci95[0] < 0 < own.difference_ci95[1]
+    info = describe_env(SIGN)
+    teacher = make_teacher(sign_network()).fitted(info)
+    found = compare(
+        teacher, Policy(sign_network(), TWO), Play(info.ref), Comparison(100, 100, 0), instances.acceptance(), info
+    )
+    assert len(set(found.episodes.returns.teacher_units)) == 100, "starts differ, and all return 10"
+
+
+@needs_cc
+def test_a_compiler_sees_the_policy_and_nothing_beside_it(run, tmp_path, monkeypatch):
+    """A precompiled header beside policy.h took its place, whoever had put it there."""
+    folder, seen = Path(export_policy(run, "c")["path"]), []
+    (folder / "policy.h.gch").write_bytes(b"of somebody else")
+    honest = replay.compiled
+
+    def watched(command):
+        seen.append({path.name for path in Path(command[-3]).parent.iterdir()})
+        return honest(command)
+
+    monkeypatch.setattr(replay, "compiled", watched)
+    verify(folder, episodes=2)
+    assert seen == [{"policy.c", "policy.h"}]
+
+
+def test_a_history_that_no_onnx_file_may_hold_is_refused_before_it_is_played():
+    """It was written, and then said to be no file of ours."""
+    large, usual = (NetworkSpec.parse(f"mlp:4@history={n}", (7056,), 2) for n in (150, 100))
+    assert targets_of(usual) == ["onnx", "c", "int8", "web"]
+    with pytest.raises(SpecError, match=r"more than 1,048,576 numbers, which no ONNX file of it may: export it to c"):
+        check_target(large, "int8")
+    assert targets_of(large) == ["c", "web"]
+
+
 def test_no_compiler_is_one_sentence(run, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(FileError, match="compiler"):
@@ -936,6 +983,19 @@ def page_of(network, head, obs, states, **more):
     return web.page(module, "any", "small", last, states, answers, **more)
 
 
+def test_names_and_notes_stay_text_in_a_page():
+    """A comment that begins a script kept the page's own from ending, and a note could name what is filled in."""
+    last, states = last_step(TWO), np.zeros((3, 2), np.float32)
+    answers = Answers(np.zeros((3, 2), np.float32), np.zeros((3, 1), np.int64))
+    text = web.page(b"", "any <!--<script>", "small __NOTE__", last, states, answers, note="see __DATA__")
+    data = re.search("const data = (.*);", text)[1]
+    assert "<" not in data
+    assert json.loads(data)["env"] == "any <!--<script>"
+    assert "<strong>see __DATA__</strong>" in text
+    assert text.count("small __NOTE__") == 3
+    assert text.count("<script") == 1
+
+
 SECONDS = "--virtual-time-budget=2000"
 COUNTED = """<script>
 const counted = document.getElementById("board"), shades = {};
@@ -1318,7 +1378,7 @@ def test_integers_of_a_cell_behind_convolutions_are_those_of_their_c(tmp_path):
     network = build(NetworkSpec.of("cnn:4k3s2:+gru:3", obs, 2), torch.Generator().manual_seed(0)).eval()
     seen = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
     integers = int8.quantise(steps(network, "int8"), seen)
-    write_c(tmp_path, int8.write(integers, TWO, obs, "small"))
+    write_c(tmp_path, int8_c.write(integers, TWO, obs, "small"))
     answers = open_export(tmp_path / "policy.c", TWO, 64)(seen)
     np.testing.assert_allclose(integers.values(seen), answers.values, rtol=1e-6)
 

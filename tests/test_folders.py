@@ -194,7 +194,7 @@ def test_a_command_resumes_its_own_kind_only(made, capsys, kind):
         ("seeds", ["export", "--to", "c"], "holds no student of its own: give {0}/seed-0 or {0}/seed-1."),
         ("seeds", ["watch"], "give {0}/seed-0"),
         ("seeds", ["inspect"], "give {0}/seed-0"),
-        ("tree", ["export", "--to", "c"], "holds a tree, which is written as C when it is grown: take {}/export/c."),
+        ("tree", ["export", "--to", "onnx"], "holds a tree, which is written as C: export it to c."),
     ],
 )
 def test_who_wants_a_student_is_told_where_it_is(made, capsys, kind, command, words):

@@ -13,7 +13,7 @@ from test_export import ONE, needs_cc, obs_spec, observations, student, write_c
 
 from distilrl import export
 from distilrl.events import silent
-from distilrl.export import int8, onnx, qat
+from distilrl.export import int8, int8_c, onnx, qat
 from distilrl.export.int8_layers import Entry
 from distilrl.export.replay import Recording, held, open_export
 from distilrl.export.steps import steps, without_offset
@@ -98,10 +98,10 @@ def test_every_way_to_round_and_to_sum_is_the_model(tmp_path, monkeypatch, name,
     one.
     """
     rounded, obs = int8.quantise(steps(student(name), "int8"), observations(name)), observations(name, 50)
-    assert {one.shift in int8.UPPER_HALF for one in rounded.steps[:-1]} == {True}
+    assert {one.shift in int8_c.UPPER_HALF for one in rounded.steps[:-1]} == {True}
     if rounding == "shifted":
-        monkeypatch.setattr(int8, "UPPER_HALF", ())
-    written = int8.write(rounded, ONE, obs_spec(name), "test")
+        monkeypatch.setattr(int8_c, "UPPER_HALF", ())
+    written = int8_c.write(rounded, ONE, obs_spec(name), "test")
     assert ("shifted(" in written.code) == (rounding == "shifted")
     assert "(action values as differences from their mean)" in written.header
     if rounding == "registers":
@@ -127,7 +127,7 @@ def test_numbers_far_from_zero_keep_their_digits_in_integers(tmp_path, name):
     wanted = rounded.values(seen.obs, seen.begins)
     numbers = seen.numbers(Policy(network, TWO)).numpy()
     assert np.abs(wanted - numbers).max() < 0.06 * np.ptp(numbers)
-    written = write_c(tmp_path, int8.write(rounded, TWO, read, "test"))
+    written = write_c(tmp_path, int8_c.write(rounded, TWO, read, "test"))
     np.testing.assert_array_equal(open_export(written, TWO, obs[0].size)(seen.obs, seen.begins).values, wanted)
     (tmp_path / "policy.onnx").write_bytes(onnx.write_int8(rounded, TWO, read, {}))
     answers = open_export(tmp_path / "policy.onnx", TWO, obs[0].size)(seen.obs, seen.begins).values

@@ -102,6 +102,18 @@ def test_measuring_changes_no_episode():
     assert plain.fingerprints.tolist() == measured.fingerprints.tolist()
 
 
+def test_what_was_measured_tells_episodes_apart():
+    """Those of which only the info differed were one draw, so that varying numbers had an interval without a width."""
+    games = instances.games([1.0] * 3, measured=[[0.0], [1.0], [0.0]])
+    assert len(np.unique(games.units)) == 2
+    assert len(np.unique(instances.games([1.0] * 3).units)) == 1
+
+
+def test_a_measures_verdict_says_which_seeds_it_passed_over():
+    found = compared(sign_network(), "step=sum<=1", "wrong=max", after=7).measures
+    assert (found[0].verdict.after, found[1].verdict) == (7, None)
+
+
 def test_episodes_without_the_number_do_not_count():
     found = compared(sign_network(), "found=mean", "third").measures
     games = play(policy_of(sign_network()), Play(REF, measures=of("found=mean")), seeds_from(30_000_000, 100))

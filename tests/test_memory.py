@@ -26,7 +26,7 @@ from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
 from distilrl.errors import FileError, SpecError, TeacherError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
-from distilrl.export import c, export_policy, int8, int8_memory, onnx, qat, verify, web
+from distilrl.export import c, export_policy, int8, int8_c, int8_memory, onnx, qat, verify, web
 from distilrl.export.keep import _replayed, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import CFLAGS, Answers, Recording, file_policy, held, open_export
@@ -606,7 +606,7 @@ def in_integers(text, head=HEAD, shape=(3,), **changes):
 
 
 def opened_integers(folder, rounded, head, obs):
-    write_c(folder, int8.write(rounded, head, obs, "a test"))
+    write_c(folder, int8_c.write(rounded, head, obs, "a test"))
     return open_export(folder / "policy.c", head, int(np.prod(obs.shape)))
 
 
@@ -652,7 +652,7 @@ def test_integers_with_memory_are_clean_and_as_small_as_they_say(text, tmp_path)
     obs = np.concatenate([seen.obs[:9], np.full((3, 3), 1e30, np.float32), -seen.obs[:4] * 100])
     wanted = last_step(HEAD).golden(HEAD.greedy(torch.from_numpy(rounded.values(obs))).numpy())
     (tmp_path / "golden.bin").write_bytes(b"".join(a.tobytes() + o.tobytes() for a, o in zip(wanted, obs, strict=True)))
-    source = int8.write(rounded, HEAD, ObsSpec((3,)), "a test")
+    source = int8_c.write(rounded, HEAD, ObsSpec((3,)), "a test")
     write_c(tmp_path, source)
     bytes_of = {"gru:3": 6, "lstm:3": 20, "mlp:5@history=3": 20}[text]  # an LSTM's are padded to four
     (tmp_path / "size.c").write_text(
@@ -671,7 +671,7 @@ def test_integers_with_memory_are_clean_and_as_small_as_they_say(text, tmp_path)
 @pytest.mark.parametrize("text", ROUNDED)
 def test_no_name_of_the_c_of_integers_hides_another(text, tmp_path):
     rounded, _, _ = in_integers(text)
-    write_c(tmp_path, int8.write(rounded, HEAD, ObsSpec((3,)), "a test"))
+    write_c(tmp_path, int8_c.write(rounded, HEAD, ObsSpec((3,)), "a test"))
     command = [
         "cc",
         "-std=c99",
@@ -875,7 +875,7 @@ def test_integers_too_coarse_for_a_velocity_are_refused(tmp_path):
     walk = np.cumsum(np.random.default_rng(0).choice([-0.003, 0.003], 400)).astype(np.float32).reshape(-1, 1)
     walk[-1] = 10.0  # seen once, and scales go by it
     seen = Recording(walk, np.arange(400) == 0)
-    written = int8.write(int8.quantise(steps(network, "int8"), seen.obs, seen.begins), HEAD, ObsSpec((1,)), "a test")
+    written = int8_c.write(int8.quantise(steps(network, "int8"), seen.obs, seen.begins), HEAD, ObsSpec((1,)), "a test")
     write_c(tmp_path, written)
     with pytest.raises(FileError, match=r"eight bits are too few where.*export to c or onnx"):
         _replayed("policy.c", open_export(tmp_path / "policy.c", HEAD, 1), Policy(network, HEAD), seen, "int8")

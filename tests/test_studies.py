@@ -90,6 +90,21 @@ def test_three_kinds_of_folders_in_one_table(tmp_path):
     assert compare(tmp_path / "good", tmp_path / "bad", tmp_path / "single") == found, "nothing is left to chance"
 
 
+def test_scores_are_of_the_episodes_that_all_played(tmp_path):
+    """Of two students that lose ten everywhere the one that was judged in fewer episodes scored less in every run."""
+    teacher = (90.0,) * 20 + (105.0,) * 40
+    for name, episodes in (("few", 20), ("many", 60)):
+        for seed in range(5):
+            path = tmp_path / name / f"seed-{seed}"
+            run(path, 0.9, seed=seed)
+            lost = tuple(one - 10 for one in teacher[:episodes])
+            write_json(path / "episodes.json", instances.episodes(teacher=teacher[:episodes], student=lost).to_json())
+    found = compare(tmp_path / "few", tmp_path / "many")
+    assert [row.iqm for row in found.rows] == [pytest.approx(80 / 90)] * 2
+    assert (found.pairs[0].improvement, found.pairs[0].difference) == (0.5, 0.0)
+    assert compare(tmp_path / "many").rows[0].iqm == pytest.approx(90 / 100)
+
+
 def test_environments_count_alike(tmp_path):
     for name, scores in {"one": (0.9, 0.5), "two": (0.8, 0.7)}.items():
         for env, score in zip(("A-v0", "B-v0"), scores, strict=True):

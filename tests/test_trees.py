@@ -23,6 +23,7 @@ from distilrl.episodes import Play
 from distilrl.errors import FileError, ResumeError, SpecError
 from distilrl.evaluate import play
 from distilrl.events import Check, Resumed, Step
+from distilrl.export import export_policy
 from distilrl.export.keep import write_c
 from distilrl.export.replay import Library, open_export
 from distilrl.export.tree import source
@@ -314,6 +315,15 @@ def test_from_teacher_to_tree(sign_teacher, tmp_path):
     assert results.student.name.startswith("tree:")
     assert "obs[0] <=" in (out / "tree.txt").read_text()
     assert verify(out / "export" / "c", episodes=10).return_mean > 9
+    # what was lost of its export is written again
+    before = {path.name: path.read_bytes() for path in (out / "export" / "c").iterdir()}
+    (out / "export" / "c" / "golden.npz").unlink()
+    with pytest.raises(FileError, match=r"golden\.npz is not the file .* export it again"):
+        verify(out / "export" / "c")
+    export_policy(out, "c")
+    assert {path.name: path.read_bytes() for path in (out / "export" / "c").iterdir()} == before
+    with pytest.raises(FileError, match=r"The student in .*tree\.json reads observations of shape \(2,\), but"):
+        export_policy(out, "c", tmp_path / "other", env="CartPole-v1")
     assert sum(isinstance(event, Check) for event in events) == sum(isinstance(event, Step) for event in events) == 4
     tree = load_teacher(TeacherFile(str(out)))
     assert evaluate_policy(tree, SIGN, episodes=10).return_mean > 9

@@ -280,6 +280,15 @@ def test_units_of_several_sizes_are_drawn():
     assert drawn == pytest.approx(computed, abs=1.5)
 
 
+def test_of_many_looks_as_many_are_drawn_as_the_end_needs():
+    """Five thousand draws had none beyond the end at a hundred looks, so that it lay too near."""
+    differences = np.random.default_rng(1).normal(0, 30, 120)
+    computed = difference_interval(differences, rng(), span=100.0, confidence=1 - 0.05 / 150)
+    labels = np.append(np.arange(119), 118)  # one unit of two
+    drawn = difference_interval(differences, rng(), span=100.0, confidence=1 - 0.05 / 150, clusters=labels)
+    assert drawn == pytest.approx(computed, abs=0.6)
+
+
 def test_results_are_ordered():
     assert RESULTS == ("fail", "inconclusive", "within_margin", "pass")
 

@@ -28,6 +28,9 @@ from distilrl.verdict import units_in_words
 
 LOOKED = 4
 """Steps by which it is told whether an environment repeats itself."""
+SURE = 8
+"""Equal differences from which on they prove anything: fewer may be alike by chance, and their interval has no width. A
+coin falls as often on one side in 1 of 256 cases, and a look errs in at most 1 of 200."""
 
 
 def accept(
@@ -119,10 +122,12 @@ def _gain(
         return mean - high, mean - low
     if len(np.unique(own.units)) == len(np.unique(random.units)) == 1:  # of which nothing follows for another
         return float("-inf"), float("inf")
+    differences = own.returns - random.returns
+    if len(differences) < SURE and np.ptp(differences) == 0:
+        return float("-inf"), float("inf")
     # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
     gains = [
-        stats.mean_interval(own.returns - random.returns, rng, clusters=side.units, confidence=confidence)
-        for side in (own, random)
+        stats.mean_interval(differences, rng, clusters=side.units, confidence=confidence) for side in (own, random)
     ]
     lows, highs = zip(*gains, strict=True)
     return min(lows), max(highs)

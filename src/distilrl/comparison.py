@@ -175,6 +175,10 @@ def compare(
     score = stats.score(ours.return_mean, theirs.return_mean, acceptance.random_return_mean)
     worst = disagreements(teacher.head, student.head, sides["student_states"], games.ours[0].states, info)
     verdict = replace(verdict, after=comparison.after)
+    measured = tuple(
+        one if one.verdict is None else replace(one, verdict=replace(one.verdict, after=comparison.after))
+        for one in measured
+    )
     return Compared(
         teacher=Played(**vars(theirs), truncated=_truncated(games.theirs)),
         student=Scored(**vars(ours), truncated=_truncated(games.ours), score=score),
@@ -186,6 +190,7 @@ def compare(
                 teacher=tuple(_joined(games.theirs, "returns").tolist()),
                 student=tuple(_joined(games.ours, "returns").tolist()),
                 pairs=games.repeated(),
+                teacher_units=games.teacher_units(),
             ),
             disagreements=worst,
             measured=games.single(),
@@ -310,6 +315,15 @@ class _Games:
         pairs = self._pairs()
         known, labels = np.unique(pairs, return_inverse=True)
         return () if len(known) == len(pairs) else tuple(labels.tolist())
+
+    def teacher_units(self) -> tuple[int, ...]:
+        """Labels (E,) of the teacher's episodes, equal where it played one and the same again; empty where its returns
+        tell these apart, or clusters count.
+        """
+        units, returns = (_joined(self.theirs, part) for part in ("units", "returns"))
+        known, labels = np.unique(units, return_inverse=True)
+        told = self.his.cluster is not None or len(known) == len(np.unique(returns))
+        return () if told else tuple(labels.tolist())
 
     def measured(self, looks: int) -> tuple[Measured, ...]:
         """The measures of all episodes so far; the draws are the same whenever they are taken of them."""

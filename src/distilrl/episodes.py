@@ -61,8 +61,15 @@ class Episodes:
 
     @property
     def units(self) -> NDArray[Any]:
-        """(E,) labels of what is one draw: all episodes of a cluster, or those that are one and the same."""
-        return self.fingerprints if self.clusters is None else self.clusters
+        """(E,) labels of what is one draw: all episodes of a cluster, or those that are one and the same, also in what
+        was measured of them.
+        """
+        if self.clusters is not None:
+            return self.clusters
+        if not self.measured.size:
+            return self.fingerprints
+        told = np.array([zlib.crc32(row.tobytes()) for row in self.measured], np.uint64)
+        return self.fingerprints * np.uint64(1099511628211) + told
 
     def fits(self, episodes: int, how: "Play") -> bool:
         """Whether it may be what so many episodes gave, as read from a file."""

@@ -244,13 +244,16 @@ class SingleReturns(Record):
     pairs: tuple[int, ...] = ()
     """(E,) labels: equal where both played one and the same episode again, or one of the same cluster; empty where each
     stands for itself."""
+    teacher_units: tuple[int, ...] = ()
+    """(E,) labels: equal where the teacher played one and the same episode again; empty where its returns tell these
+    apart, or clusters count."""
 
     def __post_init__(self) -> None:
-        counts = len(self.teacher), len(self.student), len(self.pairs)
-        if counts[0] != counts[1] or not counts[0] or counts[2] not in (0, counts[0]):
+        counts = len(self.teacher), len(self.student), len(self.pairs), len(self.teacher_units)
+        if counts[0] != counts[1] or not counts[0] or {*counts[2:]} - {0, counts[0]}:
             raise SpecError(
-                f"'returns' holds {counts[0]} of the teacher, {counts[1]} of the student and {counts[2]} labels, where "
-                "each episode has one: the file is damaged or of several runs."
+                f"'returns' holds {counts[0]} of the teacher, {counts[1]} of the student and {counts[2]} and "
+                f"{counts[3]} labels, where each episode has one: the file is damaged or of several runs."
             )
 
     def labels(self, episodes: int) -> tuple[int, ...]:

@@ -35,8 +35,9 @@ def dqfd(info: EnvInfo) -> TrainConfig:
     """Learning from demonstrations (Hester et al. 2018): n-step TD, and the teacher's action must lead.
 
     Departures: the teacher labels every state, so that the lead (a margin) holds on the student's states too, and it
-    fades with the score; neither a 1-step TD beside the n-step one, nor L2, nor updates on demonstrations before the
-    student acts, nor demonstrations that are drawn by priority; rewards as they are instead of their logarithm.
+    fades with the score; the share of environments that the teacher drives falls to 0 over the first tenth; neither a
+    1-step TD beside the n-step one, nor L2, nor updates on demonstrations before the student acts, nor demonstrations
+    that are drawn by priority; rewards as they are instead of their logarithm.
     """
     margin = TeacherTerm("large_margin", weight=Schedule(1.0, 0.0, by="score"))
     return _with_reward("dqfd", info, (TDTerm("double_td"), margin), Schedule(1.0, 0.0, 0.1))

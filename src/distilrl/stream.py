@@ -21,7 +21,7 @@ from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, VecEnv, describe_env, make_vec_env
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import ResumeError, SpecError, closed_on_error
-from distilrl.evaluate import SELECT_SEEDS, play, seeds_from
+from distilrl.evaluate import SELECT_SEEDS, VERDICT_SEEDS, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, student_head
 from distilrl.objective import FeatureTerm, TDTerm, teacher_needed
@@ -415,7 +415,9 @@ class Check:
         return mean, stats.score(mean, theirs, known.random_return_mean)
 
     def _elsewhere(self, policy: Policy, how: Play, episodes: int, watch: Watch, turn: int) -> float:
-        seeds = seeds_from(self.seeds[0] + max(500, len(self.seeds)) + turn * episodes, episodes)
+        # however many episodes a check has and however many turns there are, never the verdict's
+        place = self.seeds[0] - SELECT_SEEDS + max(500, len(self.seeds)) + turn * episodes
+        seeds = seeds_from(SELECT_SEEDS + place % (VERDICT_SEEDS - SELECT_SEEDS - episodes), episodes)
         return stats.mean(play(policy, replace(how, keep_states=0, max_steps=None), seeds, watch=watch).returns)
 
     def score(self, mean: float) -> float | None:

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,12 @@ def compare(*paths: str | Path, seed: int = 0) -> Studies:
     studies = {name: list(_runs(path)) for name, path in _named(paths).items()}
     tasks = _tasks(studies)
     rng = np.random.default_rng(seed)
-    scores = {name: [_scores(runs) for runs in by_env] for name, by_env in tasks.items()}
+    # which of a run's looks was the last depends on what it saw: the episodes that all of them played are what counts
+    common = [min(len(run.returns.student) for run in chain(*runs)) for runs in zip(*tasks.values(), strict=True)]
+    scores = {
+        name: [np.array([run.score(episodes) for run in runs]) for runs, episodes in zip(by_env, common, strict=True)]
+        for name, by_env in tasks.items()
+    }
     everything = np.concatenate([task for one in scores.values() for task in one])
     low, high = float(everything.min()), float(everything.max())
     beside = max(0.05 * (high - low), 1e-3)
@@ -211,21 +216,31 @@ class _Run:
     results: Results
     returns: SingleReturns
 
-    @property
-    def score(self) -> float:
-        """Its score."""
-        if self.results.student.score is None:
-            raise SpecError(f"{self.path} has no score, since its teacher is no better than random play: leave it out.")
-        return self.results.student.score
+    def score(self, episodes: int) -> float:
+        """Its score over its first episodes."""
+        high, low = self._ends(episodes)
+        return (stats.mean(self.returns.student[:episodes]) - low) / (high - low)
 
     def scores(self, episodes: int) -> list[float]:
-        """Scores of its first episodes; which teacher and which random play are 1 and 0 does not depend on the run."""
-        low, high = self.results.random.return_mean, float(np.mean(self.returns.teacher[:episodes]))
-        if high == low:
-            raise SpecError(
-                f"{self.path} has no score: in its first {episodes} episodes its teacher returns what random does."
-            )
+        """Scores of its first episodes."""
+        high, low = self._ends(episodes)
         return [(one - low) / (high - low) for one in self.returns.student[:episodes]]
+
+    def _ends(self, episodes: int) -> tuple[float, float]:
+        """Returns that are 1 and 0, the teacher's in these episodes and random play's: they do not depend on the run.
+
+        Raises:
+            SpecError: the teacher is no better than random play, or was none in these episodes.
+        """
+        if self.results.student.score is None:
+            raise SpecError(f"{self.path} has no score, since its teacher is no better than random play: leave it out.")
+        high, low = stats.mean(self.returns.teacher[:episodes]), self.results.random.return_mean
+        if high <= low:
+            raise SpecError(
+                f"{self.path} has no score: in its first {episodes} episodes its teacher returns what random does, or "
+                "less."
+            )
+        return high, low
 
 
 def _named(paths: Sequence[str | Path]) -> dict[str, Path]:
@@ -343,10 +358,6 @@ def _check_alike(one: _Run, other: _Run, env: str) -> None:
             f"{one.path} and {other.path} have different teachers in {env}, so that their scores mean different "
             f"things: use distilrl evaluate {one.path} --env ENV --against {other.path}."
         )
-
-
-def _scores(runs: Sequence[_Run]) -> stats.Array:
-    return np.array([run.score for run in runs])
 
 
 def _row(

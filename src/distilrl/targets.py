@@ -1,10 +1,12 @@
 """What a student can be exported to: the one place that knows which target holds which student."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
 from distilrl.errors import SpecError
+from distilrl.limits import MAX_STATE
 from distilrl.specs import NetworkSpec
 
 Target = Literal["onnx", "c", "int8", "torch", "tflite", "web"]
@@ -24,6 +26,8 @@ def lacking(spec: NetworkSpec, target: Target) -> tuple[str, str]:
     name = spec.describe()
     if target in ("torch", "tflite"):
         return (f"The student {name} remembers, and '{target}' cannot hold that" if spec.remembers else ""), ""
+    if target in ("onnx", "int8") and (spec.history - 1) * math.prod(spec.obs_shape) > MAX_STATE:
+        return f"The student {name} keeps more than {MAX_STATE:,} numbers, which no ONNX file of it may", ""
     if target == "onnx":
         return "", ""
     written = f"cannot be written as {'integers' if target == 'int8' else 'C'}"

@@ -45,7 +45,7 @@ NARROW = 0.38
 losses: where an episode loses all or nothing the verdict errs, at this share, in at most the nominal 2.5 % whatever the
 margin and the number of episodes from `MIN_DISTINCT` on, and in up to 5.0 % without it. A test computes that exactly.
 That is with one look, or the three of a run; with two, which only Python and a config.json can ask for, it errs in up
-to 2.7 % at some margins.
+to 2.8 % at some margins.
 """
 EPISODES = "distinct episodes"
 """What a verdict's units are called by themselves."""
@@ -258,7 +258,7 @@ def difference_interval(
     clusters: ArrayLike | None = None,
     repeats: bool = False,
     confidence: float = 0.95,
-    resamples: int = DRAWS,
+    resamples: int | None = None,
 ) -> Interval:
     """Interval of the mean of paired differences, (E,), by bootstrap with one episode more at either end.
 
@@ -279,7 +279,7 @@ def difference_interval(
         repeats: they are one because they are the same episode again, and not because they were drawn together: what is
             often there has been seen, so that the unit that was not is as large as that of a random episode.
         confidence: how often the interval shall cover the mean.
-        resamples: number of draws.
+        resamples: number of draws; None: `DRAWS`, or more where ten of them would not lie beyond an end.
 
     Example::
 
@@ -292,8 +292,9 @@ def difference_interval(
     if (sizes == sizes[0]).all():
         low, high = _lower_end(sums / size, worst, tail), -_lower_end(-sums / size, -best, tail)
     else:
+        draws = resamples or max(DRAWS, math.ceil(10 / tail))
         least, most = (
-            bootstrap_means(np.append(sums, extreme * size), np.append(sizes, size), rng, resamples)
+            bootstrap_means(np.append(sums, extreme * size), np.append(sizes, size), rng, draws)
             for extreme in (worst, best)
         )
         low, high = float(np.quantile(least, tail)), float(np.quantile(most, 1.0 - tail))

@@ -189,9 +189,8 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
     results, episodes = compared(one, policy, made, training, job, judged, card.judged, watch)
     _write(folder, tree, info, rows)
     write_json(folder.episodes, episodes.to_json())
-    sha256 = digest(folder.tree)
-    results = replace(results, wall_s=time.perf_counter() - started, student_sha256=sha256)
-    export_tree(tree, folder, info, sha256, results, episodes, watch)
+    results = replace(results, wall_s=time.perf_counter() - started, student_sha256=digest(folder.tree))
+    export_tree(folder, env=info.ref, watch=watch, found=(results, episodes))
     write_json(folder.results, results.to_json())  # last: where they are, nothing is left to do
     folder.forget_parts()
     return results

@@ -77,7 +77,7 @@ COMMANDS = {
     },
     "ship": {
         "export": About(
-            "a student as ONNX, C, integers, LiteRT or a web page",
+            "a student as ONNX, C, integers, torch, LiteRT or a web page",
             "distilrl export runs/cartpole --to c",
         ),
         "verify": About("play an exported file itself", "distilrl verify runs/cartpole/export/c"),

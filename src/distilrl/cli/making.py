@@ -166,6 +166,9 @@ class Distill:
         if not self.student:
             raise SpecError("--student is missing: distilling needs --teacher, --env, --student and --out.")
         changes = self._changes(tasks)
+        shards = None  # settled once it is known how many environments there are
+        if self.machine.collectors and not changes.get("round_steps"):
+            shards = changes.pop("shards", None)
         if ":" in self.recipe:  # whoever names a module here trusts it in this run's other processes too
             trust(self.recipe.partition(":")[0])
         config = make_config(self.recipe, tasks[0].env, **changes)
@@ -181,7 +184,12 @@ class Distill:
             config = config.but(reward=replace(config.reward, env_steps=self.learning.reward_steps))
         config = self.seen.of(config)
         if self.machine.collectors and config.data.round_steps == 0:
-            config = _in_rounds(config, self.machine.collectors)
+            config = _in_rounds(config, self.machine.collectors, shards)
+        if self.machine.collectors > config.data.shards:
+            raise SpecError(
+                f"{self.machine.collectors} collectors cannot share {config.data.shards} shards: give at most as many "
+                f"collectors, or '--set shards={self.machine.collectors} --set n-envs={self.machine.collectors}'."
+            )
         if config.data.behaviour.name == "teacher":
             console.print(
                 "[yellow]Teacher-driven data alone: students trained so are known to drift into states that they "
@@ -316,16 +324,18 @@ def _taught(config: dict[str, Any], usual: int) -> tuple[TrainConfig, int]:
     return Job.from_json(config).train, episodes
 
 
-def _in_rounds(config: TrainConfig, collectors: int) -> TrainConfig:
-    """The same in rounds, with as few shards as these collectors can share."""
+def _in_rounds(config: TrainConfig, collectors: int, shards: int | None) -> TrainConfig:
+    """The same in rounds, with as few shards as these collectors can share where it is not said how many."""
     n_envs = config.data.n_envs
-    shards = next((k for k in range(max(collectors, 2), n_envs + 1) if n_envs % k == 0), n_envs)
+    if shards is None:
+        shards = next((k for k in range(max(collectors, 2), n_envs + 1) if n_envs % k == 0), n_envs)
+    config = config.but(round_steps=ROUND_STEPS, shards=shards)
     console.print(
         f"collecting in rounds of {ROUND_STEPS} steps by {shards} shards, which is part of the run: "
         f"--set round-steps={ROUND_STEPS} --set shards={shards}",
         soft_wrap=True,
     )
-    return config.but(round_steps=ROUND_STEPS, shards=shards)
+    return config
 
 
 def _repeated(config: dict[str, Any], out: Path) -> tuple[Job, Path, int, int]:

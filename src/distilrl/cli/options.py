@@ -57,7 +57,7 @@ class FileOptions:
     """Statistics of observations that the policy expects: a VecNormalize pickle, read without executing anything in it,
     or a .json file of their 'mean' and 'var', and 'epsilon' and 'clip' where there are such."""
     divisor: Unset[float | None] = None
-    """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
+    """Pixels are divided by this before the network sees them; 255 for CleanRL's state_dicts, asked for with others."""
     teacher_output: Unset[str | None] = None
     """Output of an ONNX graph that holds the policy's numbers, where there are several."""
     kind: Unset[Kind | None] = None

@@ -12,25 +12,25 @@ from distilrl import stats
 from distilrl.checkpoints import Stored, load_network
 from distilrl.config import train_config
 from distilrl.display import watching
-from distilrl.envs import EnvInfo, describe_env, find_spec, is_plain_cartpole
+from distilrl.envs import EnvInfo, find_spec, is_plain_cartpole
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import INTEGER_SEEDS, load_teachers, play, seeds_from
 from distilrl.events import Phase, Watch
-from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
-from distilrl.export.card import PAGE, card_of, comment_of, recorded, reference
+from distilrl.export import c, int8, int8_c, onnx, qat, tflite, torch_export, web
+from distilrl.export.card import PAGE, card_of, comment_of, found_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import Recording, file_policy, open_export
 from distilrl.export.steps import steps, without_offset
-from distilrl.export.verifying import check_actions, verify
+from distilrl.export.tree import export_tree
+from distilrl.export.verifying import env_of, verify
 from distilrl.files import read_json_as, write_bytes, write_text
 from distilrl.isolation import isolated
 from distilrl.networks import Network
 from distilrl.objective import TDTerm, taught_at
-from distilrl.played import SingleEpisodes, TeacherCard
+from distilrl.played import TeacherCard
 from distilrl.policies import Policy
-from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import EnvLike, EnvRef, Excerpt, ObsSpec, env_ref
@@ -85,7 +85,13 @@ def export_policy(
         raise SpecError(f"Unknown target '{target}': use one of {', '.join(TARGETS)}.")
     out = Path(out) if out is not None else own_place(folder, target)
     check_place(out)
-    student = _Student.of(folder, env_ref(env) if env is not None else None)
+    named = env_ref(env) if env is not None else None
+    if folder.tree.is_file():
+        if target != "c":
+            raise SpecError(f"{folder.path} holds a tree, which is written as C: export it to c.")
+        with watching(watch) as watch:
+            return export_tree(folder, out, named, watch)
+    student = _Student.of(folder, named)
     # what cannot be written is refused before it is played
     check_target(student.stored.network.spec, target)
     if target in ("c", "int8", "web"):
@@ -119,14 +125,10 @@ class _Student:
         self.reads = _read_by(spec, info.obs)
         """What the file reads of an observation; None: all."""
         self.obs = self.reads.spec if self.reads is not None else info.obs
-        finished = folder.results.is_file() and folder.episodes.is_file()
-        self.config = train_config(folder) if finished else None
-        self.results = read_json_as(Results, folder.results) if finished else None
-        if self.results is not None and self.results.student_sha256 not in (None, stored.digest):
-            raise FileError(
-                f"{folder.results} speaks of another student than the one in {folder.student}, by its digest: one of "
-                "them is of another run, copy both again."
-            )
+        self.found = found_of(folder, stored.digest, folder.student)
+        """What its run found of it; None where it is not finished."""
+        self.results = self.found[0] if self.found is not None else None
+        self.config = train_config(folder) if self.found is not None else None
 
     @property
     def sensors(self) -> Sensors:
@@ -140,24 +142,11 @@ class _Student:
         Raises:
             FileError: there is none, or it does not say in which environment it plays.
         """
-        if folder.tree.is_file():
-            raise FileError(
-                f"{folder.path} holds a tree, which is written as C when it is grown: take "
-                f"{folder.path / 'export' / 'c'}."
-            )
         if not (folder.student / "spec.json").is_file():
             raise folder.lacking("student")
         stored = load_network(folder.student)
         stored.network.eval()
-        if env is None and "environment" not in stored.meta:
-            raise FileError(f"{folder.student} does not say in which environment it plays: name it.")
-        info = describe_env(env or EnvRef.from_json(stored.meta["environment"], f"environment of {folder.student}"))
-        if info.obs.shape != stored.network.spec.obs_shape:
-            raise FileError(
-                f"The student in {folder.student} reads observations of shape {stored.network.spec.obs_shape}, but "
-                f"{info.id} gives {info.obs.shape}: name the environment that it was trained in."
-            )
-        check_actions(stored.head, info, folder.student)
+        info = env_of(stored.meta, stored.network.spec.obs_shape, stored.head, folder.student, env)
         return cls(folder, stored, info, named=env is not None)
 
     def bare(self, network: Network) -> Network:
@@ -168,15 +157,7 @@ class _Student:
         """What export.json says; with a finished run, also what teacher and student did on the verdict's seeds."""
         spec, stored = self.stored.network.spec, self.stored
         card = card_of(target, self.info, stored.head, spec.describe(), spec.params, stored.digest, reads=self.reads)
-        if self.config is None or self.results is None:
-            return card
-        episodes = read_json_as(SingleEpisodes, self.folder.episodes)
-        if len(episodes.measured) != len(self.results.measures):
-            raise FileError(
-                f"{self.folder.episodes} does not hold what {self.folder.results} says was measured: one of them is "
-                "of another run, copy both again."
-            )
-        return card | reference(self.results, episodes, self.sensors)
+        return card if self.found is None else card | reference(*self.found, self.sensors)
 
 
 class _Export:
@@ -213,7 +194,7 @@ class _Export:
         about |= {"student_verdict": card.get("student_verdict", "none")}
         match self.target:
             case "int8" if integers is not None:
-                source = int8.write(integers, head, obs, comment)
+                source = int8_c.write(integers, head, obs, comment)
                 write_bytes(folder / "policy.onnx", onnx.write_int8(integers, head, obs, about))
                 files = ["policy.c", "policy.onnx"]
             case "onnx":
@@ -320,7 +301,7 @@ class _Export:
     def _policy_of(self, integers: int8.Quantised) -> Policy:
         """Integers as they are compiled."""
         with tempfile.TemporaryDirectory() as scratch:
-            write_c(Path(scratch), int8.write(integers, self.head, self.student.obs, "candidate"))
+            write_c(Path(scratch), int8_c.write(integers, self.head, self.student.obs, "candidate"))
             file = open_export(Path(scratch) / "policy.c", self.head, self.seen.obs[0].size)
         return file_policy(file, self.head, self.student.reads)
 

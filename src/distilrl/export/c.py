@@ -39,7 +39,7 @@ class Source:
     scratch_bytes: int
     """Static memory that it writes to; 0 where it can be called from several threads at once."""
     weight_bytes: int
-    """Constant memory."""
+    """Constant memory of weights and scales."""
     stack_bytes: int = 0
     """What a decision keeps between its layers where that is no static memory."""
 

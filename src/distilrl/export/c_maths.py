@@ -91,7 +91,12 @@ ACTIVATIONS = {
     return above.value - 0.5f * size.value * (p * t) * exp_of(-z * z);
 }""",
     ),
-    "silu": (("exp",), "static inline float act_silu(float x) { return x / (1.0f + exp_of(-x)); }"),
+    "silu": (
+        ("exp",),
+        """static inline float act_silu(float x) { /* exp_of goes no further than 87, so that x must not either */
+    return (x < -87.0f ? -87.0f : x) / (1.0f + exp_of(-x));
+}""",
+    ),
 }
 """Functions of `MATHS` that each needs, and its own; erfc as in Abramowitz and Stegun, 7.1.26."""
 CELLS: dict[str, str] = {

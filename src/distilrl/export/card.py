@@ -18,7 +18,7 @@ from distilrl.evaluate import EXPORT_SEEDS, play, seeds_from
 from distilrl.events import Watch
 from distilrl.export.owners import check_owned
 from distilrl.export.replay import Recording
-from distilrl.files import digest, read_json
+from distilrl.files import digest, read_json, read_json_as
 from distilrl.heads import Head, head_from_json
 from distilrl.limits import LARGEST_NUMBER, LARGEST_OBSERVATION, MAX_EPISODES, MAX_LOOKS
 from distilrl.measures import Measured
@@ -26,6 +26,7 @@ from distilrl.plain import from_plain, read_as, to_plain
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
+from distilrl.runs import RunFolder
 from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.spaces import EnvRef, Excerpt, ObsSpec
 from distilrl.text import in_comment
@@ -112,6 +113,7 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
         "reference": {
             "teacher_returns": list(episodes.returns.teacher),
             "student_returns": list(episodes.returns.student),
+            "teacher_units": list(episodes.returns.teacher_units),
             "margin": results.verdict.margin,
             "span": results.verdict.span,
             "looks": results.verdict.looks,
@@ -127,6 +129,29 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
             ],
         },
     }
+
+
+def found_of(folder: RunFolder, sha256: str, student: Path) -> tuple[Results, SingleEpisodes] | None:
+    """What a run found of its student, which has this digest; None where it is not finished.
+
+    Raises:
+        FileError: it found it of another student, or its files are of several runs.
+    """
+    if not folder.results.is_file() or not folder.episodes.is_file():
+        return None
+    results = read_json_as(Results, folder.results)
+    if results.student_sha256 not in (None, sha256):
+        raise FileError(
+            f"{folder.results} speaks of another student than the one in {student}, by its digest: one of them is of "
+            "another run, copy both again."
+        )
+    episodes = read_json_as(SingleEpisodes, folder.episodes)
+    if len(episodes.measured) != len(results.measures):
+        raise FileError(
+            f"{folder.episodes} does not hold what {folder.results} says was measured: one of them is of another run, "
+            "copy both again."
+        )
+    return results, episodes
 
 
 def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0, *, sensors: Sensors = EXACT) -> Recording:
@@ -194,6 +219,8 @@ class Reference:
     """(E,) of the teacher."""
     student_returns: NDArray[np.float64]
     """(E,) of the student."""
+    teacher_units: NDArray[np.uint64]
+    """(E,) labels: equal where the teacher played one and the same episode again, as far as is known."""
     margin: float
     """Largest acceptable loss."""
     span: float
@@ -319,6 +346,9 @@ def _reference(data: dict[str, Any], path: Path) -> Reference:
         raise ValueError("the returns of teacher and student differ in number")
     if not (np.abs([teacher, student]) <= LARGEST_NUMBER).all():  # no NaN is
         raise ValueError("a return of teacher or student lies outside of what there is")
+    units = np.array(data["teacher_units"], np.uint64) if data["teacher_units"] else teacher.view(np.uint64)
+    if units.shape != teacher.shape:
+        raise ValueError("the returns and the labels of the teacher differ in number")
     env = EnvRef.from_json(data["environment"], "environment of the verdict")
     sensors = read_as(Sensors, data["sensors"], f"sensors of {path}")
     margin, span, epsilon = (from_plain(float, data[n], f"{n} of {path}") for n in ("margin", "span", "epsilon"))
@@ -335,7 +365,9 @@ def _reference(data: dict[str, Any], path: Path) -> Reference:
     judged = [one.verdict for one, _ in measures if one.verdict is not None]
     if not all(_possible(verdict.margin, verdict.span, verdict.looks) for verdict in judged):
         raise ValueError("the margin, span or looks of a measure lie outside of what there is")
-    return Reference(teacher, student, margin, span, looks, after, protocol, cluster, epsilon, env, sensors, measures)
+    return Reference(
+        teacher, student, units, margin, span, looks, after, protocol, cluster, epsilon, env, sensors, measures
+    )
 
 
 def _possible(margin: float, span: float, looks: int) -> bool:

@@ -202,9 +202,9 @@ def write_golden(folder: Path, files: Sequence[ExportedFile], policy: Policy, se
     if target in ("c", "int8", "web"):
         first = answers if len(files) == 1 else files[0](golden.obs, golden.begins)
         pairs = zip(last.golden(first.actions), some, strict=True)
-        write_bytes(
-            folder / "golden.bin", b"".join(action.tobytes() + np.ascontiguousarray(o).tobytes() for action, o in pairs)
-        )
+        little = some.dtype.newbyteorder("<")
+        both = (action.tobytes() + obs.astype(little).tobytes() for action, obs in pairs)
+        write_bytes(folder / "golden.bin", b"".join(both))
     if target not in ("c", "web"):
         text = example(target, last.numbers_name, remembers=policy.remembers)
         write_text(folder / "example.py", text)

@@ -187,7 +187,10 @@ class ChoiceStep:
 
     def check_c(self) -> None:
         if max(abs(start) + n for start, n in zip(self._start, self.action.nvec, strict=True)) > BEYOND_INT:
-            raise SpecError("Choices that are numbered beyond 31 bits have no place in C's int: export it to onnx.")
+            raise SpecError(
+                "Choices that are numbered beyond 31 bits have no place in C's int: number them from 0 in a wrapper, "
+                "or distil a network and export it to onnx."
+            )
 
     def c_body(self, values: str = "values[{}]", *, above: str = "values[{}] > values[{}]") -> str:  # noqa: ARG002
         self.check_c()

@@ -13,7 +13,7 @@ from distilrl.export.steps import layers_of, without_offset
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.optimisers import Adam
-from distilrl.scales import scale_of
+from distilrl.scales import of_pixels, scale_of
 from distilrl.spaces import Excerpt
 from distilrl.teachers.teacher import Teacher
 
@@ -112,8 +112,10 @@ def _standardise(student: Network, obs: NDArray[Any]) -> None:
 
 def _moments(obs: Tensor, *, pixels: bool) -> tuple[Tensor, Tensor]:
     """Mean and scale of each number (K, D), or one of all pixels."""
-    std, mean = (one.reshape(-1) for one in torch.std_mean(obs, None if pixels else 0, correction=0))
-    return mean, scale_of(mean, std, None if pixels else (obs - mean).abs().amax(0))
+    if pixels:
+        return of_pixels(obs)
+    std, mean = torch.std_mean(obs, 0, correction=0)
+    return mean, scale_of(mean, std, (obs - mean).abs().amax(0))
 
 
 def rounded(

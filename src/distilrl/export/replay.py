@@ -370,7 +370,10 @@ class Library:
             target = Path(folder) / "policy.so"
             flags = [*CFLAGS, "-shared"] + (["-march=native"] if native else [])
             flags += ["-fPIC"] if os.name != "nt" else []
-            command = [compiler, *flags, str(path.absolute()), "-o", str(target)]
+            # by themselves: a compiler would take what else lies beside them, such as a precompiled header
+            for file in (path, path.with_suffix(".h")):
+                shutil.copyfile(file, Path(folder) / file.name)
+            command = [compiler, *flags, str(Path(folder) / path.name), "-o", str(target)]
             failed, told = compiled(command)
             if failed:
                 raise FileError(f"{path} does not compile ({told or compiler}): export it again.")

@@ -7,18 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.config import train_config
-from distilrl.envs import EnvInfo
 from distilrl.events import Watch, silent
 from distilrl.export import c
-from distilrl.export.card import card_of, comment_of, recorded, reference
+from distilrl.export.card import card_of, comment_of, found_of, recorded, reference
 from distilrl.export.keep import keep_export, own_place, write_c
 from distilrl.export.last import Last, last_step, literals
+from distilrl.export.verifying import env_of
+from distilrl.files import digest
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.runs import RunFolder
-from distilrl.spaces import ObsSpec
-from distilrl.trees import PONG, PONG_C, Tree, TreePolicy
+from distilrl.sensors import EXACT
+from distilrl.spaces import EnvRef, ObsSpec
+from distilrl.trees import PONG, PONG_C, Tree, TreePolicy, load_tree
 
 PLAYS = """#include "policy.h"
 {extract}
@@ -135,29 +137,33 @@ def _values(last: Last, width: int, start: int) -> str:
 
 
 def export_tree(
-    tree: Tree,
     folder: RunFolder,
-    info: EnvInfo,
-    sha256: str,
-    results: Results,
-    episodes: SingleEpisodes,
+    out: Path | None = None,
+    env: EnvRef | None = None,
     watch: Watch = silent,
+    *,
+    found: tuple[Results, SingleEpisodes] | None = None,
 ) -> dict[str, Any]:
-    """Writes ``export/c`` of a run folder, replayed like any other export.
+    """Writes the tree of a run folder as C, replayed like any other export.
 
     Args:
-        tree: the tree.
         folder: the run's.
-        info: of the environment.
-        sha256: of the tree's file.
-        results: of the run.
-        episodes: of its verdict.
+        out: folder to write; the run's own ``export/c`` by default.
+        env: environment; the tree's own by default.
         watch: told as the work goes on.
+        found: what the run found of it; what its folder says by default.
+
+    Raises:
+        FileError: the tree is damaged or of another environment, or the folder cannot be written.
     """
-    policy = Policy(TreePolicy(tree), tree.head)
-    sensors = train_config(folder).student.sensors
+    tree, about = load_tree(folder.tree)
+    info, sha256 = env_of(about, tree.obs_shape, tree.head, folder.tree, env), digest(folder.tree)
+    found = found or found_of(folder, sha256, folder.tree)
+    policy, sensors = Policy(TreePolicy(tree), tree.head), EXACT
     card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256)
-    card |= reference(results, episodes, sensors)
+    if found is not None:
+        sensors = train_config(folder).student.sensors
+        card |= reference(*found, sensors)
     written = source(tree, info.obs, comment_of(card, info))
     card |= {"scratch_bytes": 0, "weight_bytes": written.weight_bytes}
 
@@ -166,4 +172,4 @@ def export_tree(
         return ["policy.c"]
 
     seen = recorded(policy, info.ref, watch, sensors=sensors)
-    return keep_export(own_place(folder, "c"), policy, seen, card, write, watch, env=info.ref)
+    return keep_export(out or own_place(folder, "c"), policy, seen, card, write, watch, env=info.ref)

@@ -1,6 +1,7 @@
 """Playing an exported file itself, on the seeds of its student's verdict."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from distilrl.plain import check_number
 from distilrl.played import Difference, Returns
 from distilrl.results import Verified
 from distilrl.spaces import EnvLike, EnvRef, env_ref
-from distilrl.verdict import Verdict, exact_verdict, non_inferiority
+from distilrl.verdict import Verdict, difference_interval, exact_verdict, non_inferiority
 
 
 @isolated()
@@ -108,13 +109,40 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
     measures: tuple[Measured, ...] = ()
     if known is not None:
         verdict, against_student = _against(games, known, exact)
-        pairs = _pairs(games, known.teacher_returns)
+        pairs = _pairs(games, known.teacher_units)
         both = zip(known.measures, games.measured.T, strict=True)
         measures = tuple(one.again(theirs, ours, games.units, pairs, known.cluster) for (one, theirs), ours in both)
     returns = Returns.of(games.returns, np.random.default_rng(0), games.units, exact=exact)
     return Verified(
         **vars(returns), file=path.name, verdict=verdict, against_student=against_student, measures=measures
     )
+
+
+def env_of(
+    about: Mapping[str, Any], obs_shape: tuple[int, ...], head: Head, what: Path, env: EnvRef | None = None
+) -> EnvInfo:
+    """The environment of a student: the one named, or its own.
+
+    Args:
+        about: what its file says of itself.
+        obs_shape: what it reads.
+        head: what its numbers mean.
+        what: its file.
+        env: the one named.
+
+    Raises:
+        FileError: its file names none, or it is of another.
+    """
+    if env is None and "environment" not in about:
+        raise FileError(f"{what} does not say in which environment it plays: name it.")
+    info = describe_env(env or EnvRef.from_json(about["environment"], f"environment of {what}"))
+    if info.obs.shape != obs_shape:
+        raise FileError(
+            f"The student in {what} reads observations of shape {obs_shape}, but {info.id} gives {info.obs.shape}: "
+            "name the environment that it was trained in."
+        )
+    check_actions(head, info, what)
+    return info
 
 
 def check_actions(head: Head, info: EnvInfo, what: Path) -> None:
@@ -145,8 +173,9 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
     """
     rng = np.random.default_rng(0)
     theirs, students, margin = known.teacher_returns, known.student_returns, known.margin
+    pairs, repeats = _pairs(games, known.teacher_units), known.cluster is None
     if exact:
-        verdict = exact_verdict(games.returns, theirs, margin, clusters=_pairs(games, theirs))
+        verdict = exact_verdict(games.returns, theirs, margin, clusters=pairs)
     else:
         verdict = non_inferiority(
             games.returns,
@@ -154,23 +183,26 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
             margin,
             rng,
             span=known.span,
-            clusters=_pairs(games, theirs),
+            clusters=pairs,
             looks=known.looks,
             cluster=known.cluster,
-            repeats=known.cluster is None,
+            repeats=repeats,
         )
     verdict = replace(verdict, protocol=known.protocol)
     lost = games.returns - students
     mean = stats.mean(lost)
-    interval = (mean, mean) if exact else stats.mean_interval(lost, rng, clusters=_pairs(games, students))
+    interval = (mean, mean)
+    if not exact:
+        labels = _pairs(games, students.view(np.uint64))
+        interval = difference_interval(lost, rng, span=known.span, clusters=labels, repeats=repeats)
     return verdict, Difference(difference=mean, difference_ci95=interval)
 
 
-def _pairs(games: Episodes, returns: NDArray[np.float64]) -> NDArray[Any]:
-    """(E,) equal where both played one and the same episode again, or one of the same cluster; the other's episodes are
-    known by their ``returns`` alone.
+def _pairs(games: Episodes, others: NDArray[np.uint64]) -> NDArray[Any]:
+    """(E,) equal where both played one and the same episode again, or one of the same cluster; ``others`` (E,) tells
+    the other's episodes apart.
     """
     if games.clusters is not None:
         return games.clusters
-    together: NDArray[np.uint64] = games.fingerprints * np.uint64(31) + returns.view(np.uint64)
+    together: NDArray[np.uint64] = games.units * np.uint64(31) + others
     return together

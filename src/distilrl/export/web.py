@@ -4,6 +4,7 @@ images in where a policy answers one with a choice.
 
 import base64
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -146,13 +147,12 @@ def page(
         **(image or {}),
     }
     text, told = (words.replace("&", "&amp;").replace("<", "&lt;") for words in (f"{env}: {name}", note))
-    plain = json.dumps(data).replace("</", "<\\/")  # no name ends the script
+    plain = json.dumps(data).replace("<", "\\u003c")  # no name ends the script, or begins another
     parts = {"STYLE": web_images.STYLE, "BODY": web_images.BODY, "SCRIPT": web_images.SCRIPT} if image else {}
-    filled = TEMPLATE
-    for part in ("STYLE", "BODY", "SCRIPT"):
-        filled = filled.replace(f"__{part}__", parts.get(part, ""))
     shown = f"<p><strong>{told}</strong></p>\n" if note else ""
-    return filled.replace("__NOTE__", shown).replace("__TITLE__", text).replace("__DATA__", plain)
+    filled = {"STYLE": "", "BODY": "", "SCRIPT": ""} | parts | {"NOTE": shown, "TITLE": text, "DATA": plain}
+    # in one pass: what a name or a note holds is filled in nowhere
+    return re.sub("__(STYLE|BODY|SCRIPT|NOTE|TITLE|DATA)__", lambda place: filled[place[1]], TEMPLATE)
 
 
 TEMPLATE = """<!doctype html>

@@ -31,7 +31,7 @@ class TeacherFile:
     """Statistics of observations that the policy expects: a VecNormalize pickle of stable-baselines3, or a ``.json``
     file as `teachers.vecnormalize.read` shows it."""
     divisor: float | None = None
-    """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
+    """Pixels are divided by this before the network sees them; 255 for CleanRL's state_dicts, asked for with others."""
     output: str | None = None
     """Output of an ONNX graph that holds the policy's numbers, where there are several."""
     kind: str | None = None
