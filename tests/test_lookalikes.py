@@ -18,7 +18,7 @@ from torch import nn
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import FileError, TeacherError
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
-from distilrl.teachers import TeacherFile, ensemble, load_teacher
+from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.teachers.hub import ID, _choose
 
 CHOICES = EnvInfo(EnvRef("choices"), ObsSpec((4,)), Choices((2,)))
@@ -80,14 +80,86 @@ def test_how_numbers_become_real_actions_is_asked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "beside", ["ob_rms", "state_mean", "mean", "normalizer", "obs_filter", "running_stats", "scaler", "norm_std"]
-)
+    "beside",
+    [
+        "ob_rms", "state_mean", "mean", "normalizer", "obs_filter", "running_stats", "scaler", "norm_std", "obs_means",
+        "obs_stds", "obs_sigma", "obs_scale", "obs_shift", "obs_min", "standardizer", "whitening", "obsrms",
+    ],
+)  # fmt: skip
 def test_statistics_beside_a_state_dict_are_never_left_out(tmp_path, beside):
     state = {"model_state_dict": chain((4, 8, 2), nn.ReLU).state_dict(), "epoch": 3, "mean_reward": 20.0}
     read(tmp_path / "t.pt", state | {"optimizer_state_dict": {"lr": 0.1}, "norm_obs": True}, activation="relu")
     read(tmp_path / "t.pt", state | {"reward_rms": {"mean": torch.zeros(1)}}, activation="relu")
     with pytest.raises(FileError, match=rf"statistics of observations \('{beside}'\).* give it as --normalizer"):
         read(tmp_path / "t.pt", state | {beside: torch.ones(4)}, activation="relu")
+    with pytest.raises(FileError, match=rf"statistics of observations \('{beside}'\).* give it as --normalizer"):
+        read(tmp_path / "t.pt", state | {"env_state": {beside: {"of": torch.ones(4)}}}, activation="relu")
+    read(tmp_path / "t.pt", state | {"config": {beside: [1.0, 2.0]}}, activation="relu")
+
+
+def pictures(channels, side=84):
+    """Somebody's convolutions, which the library calls by no name of its own."""
+    after = (side - 8) // 4 + 1
+    return nn.Sequential(nn.Conv2d(channels, 2, 8, 4), nn.ReLU(), nn.Flatten(), nn.Linear(2 * after * after, 6))
+
+
+def test_colours_are_not_read_as_frames(tmp_path):
+    """Red, green and blue became the three newest grey frames of a game."""
+    game = describe_env("PongNoFrameskip-v4")
+    for channels in (1, 2, 4):
+        read(tmp_path / "t.pt", named("net", pictures(channels)), divisor=255.0, network="cnn:2k8s4:").fitted(game)
+    three = read(tmp_path / "t.pt", named("net", pictures(3)), divisor=255.0, network="cnn:2k8s4:")
+    with pytest.raises(TeacherError, match=r"may be colours or frames; if they are the newest frames, give a function"):
+        three.fitted(game)
+    raw = Teacher.from_callable(lambda obs: obs[:, 0, 0, :6].float(), 6, obs_shape=(3, 210, 160))
+    with pytest.raises(TeacherError, match=r"register a function of yours .* under an id of your own"):
+        raw.fitted(game)
+
+
+def test_a_functions_choices_are_read_in_a_game_of_fewer_frames():
+    game = describe_env("PongNoFrameskip-v4")
+    fitted = Teacher.from_callable(lambda obs: obs[:, 0, 0, 0].long() % 6, obs_shape=(1, 84, 84)).fitted(game)
+    obs = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 4, 84, 84)
+    assert fitted.policy.act(obs)[0].flatten().tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+
+
+def test_convolutions_whose_activation_no_file_tells_say_so(tmp_path):
+    state = named("net", pictures(4))
+    taken = read(tmp_path / "t.pt", state, divisor=255.0, network="cnn:2k8s4:")
+    assert "is taken for relu" in taken.meta["note"]
+    for told in ({"activation": "elu"}, {"network": "cnn:2k8s4:@elu"}):
+        assert "note" not in read(tmp_path / "t.pt", state, divisor=255.0, **{"network": "cnn:2k8s4:"} | told).meta
+
+
+def test_choices_that_do_not_begin_at_0_are_said(tmp_path):
+    """CleanRL gives the bare index to its environment, which here is given one more."""
+    later = EnvInfo(EnvRef("later"), ObsSpec((4,)), Choices((2,), (1,)))
+    teacher = read(tmp_path / "t.pt", chain((4, 8, 2), nn.ReLU).state_dict(), activation="relu")
+    assert "note" not in teacher.fitted(CHOICES).meta
+    assert "counted from 1, as the environment's space says" in teacher.fitted(later).meta["note"]
+    own = Teacher.from_callable(lambda obs: obs[:, :2], 2)
+    assert "note" not in own.fitted(later).meta, "whose answers count from 0, as is said"
+
+
+def test_a_clip_at_the_end_of_a_graph_is_asked_about_as_a_tanh_is(tmp_path):
+    """It was played at half its strength where actions go from -2 to 2."""
+
+    class Clipped(nn.Module):
+        def __init__(self, end):
+            super().__init__()
+            self.network, self.end = chain((4, 8, 2), nn.ReLU), end
+
+        def forward(self, obs):
+            return self.network(obs).clamp(-self.end, self.end)
+
+    own, wide = (
+        load_teacher(write_onnx(tmp_path / f"{end}.onnx", Clipped(end), torch.zeros(2, 4), outputs=("action",)))
+        for end in (1.0, 2.0)
+    )
+    with pytest.raises(TeacherError, match="say --squash clip where they are taken as they are"):
+        own.fitted(REAL)
+    assert own.fitted(EnvInfo(EnvRef("one"), ObsSpec((4,)), Bounds((-1.0,) * 2, (1.0,) * 2))).squash == "clip"
+    assert wide.fitted(REAL).squash == "clip"
 
 
 def test_a_spread_of_observations_inside_a_state_dict_is_not_an_actions(tmp_path):

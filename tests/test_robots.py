@@ -15,7 +15,7 @@ from distilrl.envs import EnvInfo
 from distilrl.errors import FileError, TeacherError
 from distilrl.networks import Network
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
-from distilrl.teachers import TeacherFile, load_teacher
+from distilrl.teachers import TeacherFile, cleanrl, load_teacher
 
 OBS = torch.from_numpy(np.random.default_rng(0).normal(0, 2, (200, 5)).astype(np.float32))
 ENV = EnvInfo(EnvRef("robot"), ObsSpec((5,)), Bounds((-1.0, -1.0), (1.0, 1.0)))
@@ -57,7 +57,7 @@ def test_cleanrl_ppo_of_real_actions(tmp_path):
     assert "does not save" in teacher.meta["note"]
     (tmp_path / "s.json").write_text(json.dumps({"mean": [0.5] * 5, "var": [4.0] * 5}))
     given = load_teacher(TeacherFile(str(tmp_path / "ppo.cleanrl_model"), normalizer=str(tmp_path / "s.json")))
-    assert "note" not in given.meta
+    assert given.meta["note"] == cleanrl.ACTIVATION.format("tanh")
     same(given.fitted(ENV).policy.act(OBS)[0], actor((OBS - 0.5) / 2).clamp(-1, 1))
     assert teacher.params == sum(p.numel() for p in actor.parameters())
     fitted = teacher.fitted(ENV)
@@ -314,7 +314,7 @@ def test_layers_that_have_no_place_are_refused(tmp_path):
         ("fc3.weight", actor | named("fc3", nn.Linear(8, 8)), {}),
         ("ln1.weight", actor | named("ln1", nn.LayerNorm(8)), {}),
         ("running_mean_std.mean", named("policy", plain) | {"running_mean_std.mean": torch.zeros(5)}, told),
-        ("obs_mean", ppo | statistics, {}),
+        ("obs_mean", ppo | statistics, told),
     ):
         with pytest.raises(FileError, match=rf"holds the tensor '{name}' .*has no place: export the policy to ONNX"):
             read(tmp_path / "t.pt", state, **answers)
@@ -431,7 +431,9 @@ def test_rl_games_acts_in_the_bounds_as_its_own_player_does(tmp_path):
 def test_constants_of_a_spread_are_no_parameters_wherever_they_are_counted(tmp_path):
     actor = mlp(3, 4, 1)
     state = {**named("actor_mean", actor), "actor_logstd": torch.zeros(1, 1)}
-    teacher = read(tmp_path / "t.pt", state)
+    with pytest.raises(FileError, match="say which with --activation"):  # CleanRL's own are as wide as 64
+        read(tmp_path / "t.pt", state)
+    teacher = read(tmp_path / "t.pt", state, activation="tanh")
     assert evaluate_policy(teacher, "Pendulum-v1", episodes=2).params == teacher.params == 4 * 4 + 5
 
 

@@ -14,12 +14,12 @@ from conftest import real_teacher
 from gymnasium import spaces
 from torch import nn
 
-from distilrl.envs import describe_env
+from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import FileError, SpecError, TeacherError
 from distilrl.heads import Gaussian
 from distilrl.networks import Network
-from distilrl.spaces import Bounds, Choices, read_observations
-from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher, printed
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec, read_observations
+from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher, printed, vecnormalize
 
 BOX = spaces.Box(np.array([-2.0, -1.0], np.float32), np.array([2.0, 3.0], np.float32))
 VECTOR = spaces.Box(-np.inf, np.inf, (5,), np.float32)
@@ -271,6 +271,54 @@ def test_grids_are_flattened_and_divided_as_the_library_does(tmp_path, grid, alg
             expected = torch.cat(model.critic(theirs, actions), 1).amin(1)
         ours = teacher.critic(torch.from_numpy(np.stack([read(o) for o in observations])), actions)
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_dict_of_one_image_is_read_as_that(tmp_path):
+    """Its own environment was refused, and the same in one row was taken with its pixels in another order."""
+    alone = spaces.Dict({"pixels": spaces.Box(0, 255, (44, 60, 3), np.uint8)})
+    model = made("PPO", alone, spaces.Discrete(3))
+    teacher = check(model, tmp_path / "t.zip", count=20)
+    assert teacher.obs_shape == (3, 44, 60)
+    info = EnvInfo(EnvRef("any"), read_observations(alone, "it")[0], Choices((3,)))
+    teacher.fitted(info)
+    flat = replace(info, obs=ObsSpec((3 * 44 * 60,)))
+    with pytest.raises(TeacherError, match="reads observations of shape"):
+        teacher.fitted(flat)
+    check(made("PPO", MIXED, spaces.Discrete(3)), tmp_path / "m.zip", count=5)
+    with pytest.raises(TeacherError, match=r"reads an image as 'camera' of a Dict, .* without flattening"):
+        load_teacher(tmp_path / "m.zip").fitted(replace(info, obs=ObsSpec((6009,))))
+
+
+def test_images_of_floats_are_not_read_as_bytes(tmp_path):
+    """A policy of an environment that scales its images saw numbers 255 times as large."""
+    told = {"features_extractor_kwargs": {"normalized_image": True}}
+    bytes_of, floats_of = (EnvInfo(EnvRef("any"), ObsSpec((3, 40, 44), (3, 40, 44), kind), Choices((2,)))
+                           for kind in ("uint8", "float32"))  # fmt: skip
+    floats = made("PPO", spaces.Box(0, 1, (3, 40, 44), np.float32), spaces.Discrete(2), policy="CnnPolicy", **told)
+    floats.save(tmp_path / "f.zip")
+    load_teacher(tmp_path / "f.zip").fitted(floats_of)
+    with pytest.raises(TeacherError, match="was trained on images of float32, but any gives uint8"):
+        load_teacher(tmp_path / "f.zip").fitted(bytes_of)
+    usual = made("PPO", spaces.Box(0, 255, (3, 40, 44), np.uint8), spaces.Discrete(2), policy="CnnPolicy")
+    usual.save(tmp_path / "u.zip")
+    load_teacher(tmp_path / "u.zip").fitted(bytes_of)
+    with pytest.raises(TeacherError, match="was trained on images of uint8, but any gives float32"):
+        load_teacher(tmp_path / "u.zip").fitted(floats_of)
+
+
+def test_statistics_of_pictures_are_refused_in_words_that_help(tmp_path):
+    """ "Give the statistics that were saved with this teacher", which these were."""
+    grid = spaces.Box(-1, 1, (5, 5, 3), np.float32)
+    warnings.simplefilter("ignore")
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    envs = VecNormalize(DummyVecEnv([lambda: Still(grid, BOX)]), clip_obs=float("inf"))
+    envs.reset()
+    envs.save(str(tmp_path / "n.pkl"))
+    made("PPO", grid).save(tmp_path / "t.zip")
+    with pytest.raises(FileError, match=r"n\.pkl normalises pictures, .* export the policy to ONNX"):
+        load_teacher(TeacherFile(str(tmp_path / "t.zip"), normalizer=str(tmp_path / "n.pkl")))
+    assert vecnormalize.read(tmp_path / "n.pkl")[2] == float("inf"), "which cuts nothing off"
 
 
 def test_convolutions_divide_only_what_the_library_divides(tmp_path):

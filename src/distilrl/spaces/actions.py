@@ -41,6 +41,11 @@ class Choices:
         return len(self.nvec)
 
     @property
+    def counted_from(self) -> tuple[int, ...]:
+        """What the environment adds to the first of each, (F,); empty where all count from 0."""
+        return self.start if any(self.start) else ()
+
+    @property
     def bounded(self) -> bool:
         """Whether every action lies within bounds: choices do."""
         return True
@@ -124,6 +129,11 @@ class Bounds:
     def size(self) -> int:
         """Numbers in an action, A."""
         return len(self.low)
+
+    @property
+    def counted_from(self) -> tuple[int, ...]:
+        """Real numbers are not counted."""
+        return ()
 
     @property
     def numpy(self) -> type[np.generic]:

@@ -167,6 +167,8 @@ def bound(network: nn.Module, head: Head) -> nn.Module:
     """The same network; of a function, one for actions that are known."""
     if isinstance(network, BeforeZeros):
         return BeforeZeros(bound(network.network, head), network.count)
+    if isinstance(network, Newest):
+        return Newest(bound(network.network, head), network.frames)
     if isinstance(network, Reading):
         return Reading(bound(network.network, head), network.places.tolist())
     return network.bound(head) if isinstance(network, Called) else network

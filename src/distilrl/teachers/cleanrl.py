@@ -48,6 +48,11 @@ def is_actor(state: Mapping[str, Tensor]) -> bool:
     return "fc1.weight" in state and ("fc_mu.weight" in state or "fc_mean.weight" in state)
 
 
+def is_usual(state: Mapping[str, Tensor]) -> bool:
+    """Whether the layers of ``actor_mean`` are as wide as CleanRL's, whose activation is known."""
+    return [len(state[f"{name}.weight"]) for name in numbered(state, "actor_mean")[:-1]] == [64, 64]
+
+
 def ppo(state: Mapping[str, Tensor], label: str, activation: str) -> "Network | Stack":
     """Mean and the log standard deviation that is the same in every state, (B, 2 A)."""
     layers = [layer(state, name, label, activation) for name in numbered(state, "actor_mean")]

@@ -78,10 +78,11 @@ class Combined(nn.Module):
         """
         super().__init__()
         self.images, self.image, self.before, self.vector, self.divisor = images, image, before, vector, divisor
-        self.obs_shape = (vector + math.prod(image),)
+        self.obs_shape = (vector + math.prod(image),) if vector else image
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Raw observations (B, D) to features (B, F)."""
+        """Raw observations (B, D), or (B, C, H, W) where there is no vector, to features (B, F)."""
+        obs = obs.flatten(1)
         vector = obs[:, : self.vector].float()
         seen = self.images(obs[:, self.vector :].float().view(-1, *self.image) / self.divisor)
         return torch.cat([vector[:, : self.before], seen, vector[:, self.before :]], dim=1)

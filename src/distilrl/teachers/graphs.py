@@ -170,16 +170,34 @@ def _graphs_of(graph: Any) -> Iterator[Any]:
                 waiting += list(attribute.graphs)
 
 
-def last_step(model: Any, output: str) -> str:
-    """Operator that makes the numbers of an output, before they are only moved about; empty where there is none."""
+def last_step(onnx: Any, model: Any, output: str) -> str:
+    """Operator that makes the numbers of an output, before they are only moved about; empty where there is none. What
+    cuts them off at -1 and 1 makes them.
+    """
     makers = {name: node for node in model.graph.node for name in node.output}
     name, seen = output, set[str]()
     while name in makers and name not in seen:
         seen.add(name)
-        if makers[name].op_type not in MOVING or not makers[name].input:
+        if makers[name].op_type not in MOVING or not makers[name].input or _clips(onnx, model, makers[name]):
             return str(makers[name].op_type)
         name = makers[name].input[0]
     return ""
+
+
+def _clips(onnx: Any, model: Any, node: Any) -> bool:
+    """Whether a node cuts numbers off at -1 and 1."""
+    if node.op_type != "Clip":
+        return False
+    known = {tensor.name: tensor for tensor in model.graph.initializer}
+    for one in model.graph.node:
+        known |= {name: part.t for name in one.output for part in one.attribute if part.name == "value"}
+    tensors = [known[name] for name in node.input[1:3] if name in known]
+    ends = [one.f for one in node.attribute if one.name in ("min", "max")]  # of old graphs
+    ends += [
+        float(onnx.numpy_helper.to_array(tensor).item()) for tensor in tensors
+        if math.prod(tensor.dims) == 1 and tensor.data_location != onnx.TensorProto.EXTERNAL
+    ]  # fmt: skip
+    return sorted(ends) == [-1.0, 1.0]
 
 
 def inputs_of(model: Any) -> list[str]:

@@ -256,6 +256,8 @@ def _load(file: TeacherFile) -> Teacher:
     path = Path(file.path)
     names = (file.output,) if file.output else (*VALUE_NAMES, *ACTION_NAMES)
     model, params, session = open_graph(path, f"Reading {file.path}", outputs=names)
+    import onnx  # which is there, since it read the graph
+
     observed, slots, batch = find_slots(session.get_inputs(), session.get_outputs(), path)
     shape, dtype = tuple(observed.shape), DTYPES.get(observed.type)
     if dtype is None or len(shape) not in (2, 4) or any(not isinstance(n, int) for n in shape[1:]):
@@ -287,7 +289,7 @@ def _load(file: TeacherFile) -> Teacher:
     kind = file.own_kind or _kind(file, output)
     # rl_games' own player scales what its network gives to the bounds, and an exported network does not
     of_games = output == "mu" and any(value.name in ("log_std", "sigma") for value in model.graph.output)
-    bounded = kind in (None, "mean") and (of_games or last_step(model, output) == "Tanh")
+    bounded = kind in (None, "mean") and (of_games or last_step(onnx, model, output) in ("Tanh", "Clip"))
     # what is squashed behind a mean is not in a graph that gives mean and spread; rl_games, above, clips
     beside = any(SPREAD.search(name) for name in others)
     if len(shape) == 4 and len(set(shape[1:])) == 1:

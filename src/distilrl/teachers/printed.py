@@ -29,6 +29,8 @@ class Leaf:
     """Whether stable-baselines3 takes it for an image: a Box of three dimensions and bytes from 0 to 255."""
     picture: bool = False
     """Whether this project does: any Box of three dimensions, or of bytes and two."""
+    dtype: str = ""
+    """Type of a Box's numbers; empty for others."""
 
     @property
     def size(self) -> int:
@@ -170,7 +172,7 @@ def _dict(text: str) -> list[Leaf] | None:
 def _box(key: str, shape: tuple[int, ...], dtype: str, full: bool) -> Leaf:
     """A Box; ``full``: its numbers go from 0 to 255."""
     small = len(shape) == 2 and dtype == "uint8" and min(shape) >= SMALLEST_IMAGE
-    return Leaf(key, shape, len(shape) == 3 and dtype == "uint8" and full, len(shape) == 3 or small)
+    return Leaf(key, shape, len(shape) == 3 and dtype == "uint8" and full, len(shape) == 3 or small, dtype)
 
 
 def _within(text: str, start: int) -> str:

@@ -258,7 +258,13 @@ def _parts(source: extractors.Source) -> dict[str, Any]:
     """Keys of a Dict and how many numbers each has, in the order of the flat observation: the image last."""
     if source.parts is None:
         return {}
-    return {"observation": [[part.key, part.size] for part in sorted(source.parts, key=lambda part: part.picture)]}
+    told: dict[str, Any] = {
+        "observation": [[part.key, part.size] for part in sorted(source.parts, key=lambda part: part.picture)]
+    }
+    if source.alone is not None and source.alone.picture:
+        told["pixels"] = "uint8" if source.alone.dtype in ("uint8", "bool") else "float32"
+    pictures = [part.key for part in source.parts if part.picture and part.key]
+    return told | ({"picture": pictures[0]} if pictures else {})
 
 
 def _counted(space: Any) -> dict[str, Any]:

@@ -39,12 +39,17 @@ BODIES = ("network", "q_network", "q_net", "online_net", "policy_net", "policy",
 """First parts of names under which a network that is acted with is found, the likeliest first."""
 
 
+CONVOLUTIONS = "Its activation is not in the file and is taken for relu, as most have: --activation says another."
+"""Note of somebody's own convolutions."""
 NOT_ACTING = (
     r"critic|value|target|baseline|reward|log_?(std|alpha|prob)|sigma|^action_(scale|bias|low|high)$|^atoms$"
     r"|(^|[._])(ret(urn)?s?_|(old\w*|vf\w*|qf\w*|q\d+|v)\.)|(^|\.)((action|noise)_)?std$"
 )
 """Names of tensors that are kept beside a policy, and have no part in its greedy action."""
-STATISTICS = r"(^|_)(rms|norm\w*|mean|std|var|stats|statistics|scaler|preprocessor|filter|running\w*)(_|$)"
+STATISTICS = (
+    r"(^|_)(\w*rms|norm\w*|means?|stds?|vars?|mu|sigmas?|stats|statistics|scalers?|scale|shift|min|max|standard\w*"
+    r"|whiten\w*|preprocessor|filter|running\w*)(_|$)"
+)
 """Names of statistics of observations beside a state dict."""
 UNSEEN = r"critic|privileged|teacher|amp_|disc_|rnd_|action|reward|^ret|return|value|log_std|grad|optim|loss|sched"
 """Names of those that are of something that the policy does not see."""
@@ -171,6 +176,9 @@ def _refuse_statistics(file: TeacherFile, checkpoint: Checkpoint, known: Sequenc
         and value not in ({}, [], ())
         and not (name in known and is_state(value))
     ]
+    for inner in loaded.values():  # one level down, where a configuration's lists of numbers are no statistics
+        if isinstance(inner, dict) and not is_state(inner):
+            told += [str(name) for name, value in inner.items() if _holds_arrays(value)]
     beside = next((name for name in told if re.search(STATISTICS, name) and not re.search(UNSEEN, name)), None)
     if beside is not None:
         raise FileError(
@@ -178,6 +186,13 @@ def _refuse_statistics(file: TeacherFile, checkpoint: Checkpoint, known: Sequenc
             "write their 'mean' and 'var' into a .json file and give it as --normalizer, or export the policy to ONNX "
             "with its normalisation inside."
         )
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Whether a value is something else than text and numbers, or a dict of such."""
+    if isinstance(value, dict):
+        return any(map(_holds_arrays, value.values()))
+    return not isinstance(value, None | bool | int | float | str | list | tuple)
 
 
 def _from_state(
@@ -201,8 +216,11 @@ def _of_state(file: TeacherFile, state: dict[str, Tensor], label: str, beside: S
             "its state among the inputs and outputs."
         )
     if cleanrl.is_ppo(state):
+        if not cleanrl.is_usual(state):  # somebody's own, called so
+            told_activation(file.activation, label)
         network = cleanrl.ppo(state, label, file.activation or "tanh")
-        note = cleanrl.UNSAVED if file.normalizer is None else ""
+        notes = [cleanrl.ACTIVATION.format("tanh")] * (file.activation is None)
+        note = " ".join([*notes, *[cleanrl.UNSAVED] * (file.normalizer is None)])
         return _Found(network, "CleanRL PPO", "gaussian", "clip", constants=_sizes(network)[1] // 2, note=note)
     if cleanrl.is_actor(state):
         activation = file.activation or "relu"
@@ -259,14 +277,18 @@ def _chain(file: TeacherFile, state: dict[str, Tensor], label: str, divisor: flo
         spec = _spec(file.network, layers, label)
         kernels = tuple((kernel, stride) for _, kernel, stride in spec.convs)
         activation = activation or (spec.activation if "@" in file.network else None)
+    dense = layers[0].weight.ndim == 2
     if activation is None:
-        if not known and layers[0].weight.ndim == 2 and len(layers) > 1:
+        if not known and dense and len(layers) > 1:
             told_activation(activation, label)
-        activation = "tanh" if known and policy and layers[0].weight.ndim == 2 else "relu"
-        note = cleanrl.ACTIVATION.format(activation) if known and layers[0].weight.ndim == 2 else ""
+        activation = "tanh" if known and policy and dense else "relu"
+        if known and dense:
+            note = cleanrl.ACTIVATION.format(activation)
+        elif not known and not dense:
+            note = CONVOLUTIONS
     layers = [Layer(one.name, one.weight, one.bias, activation) for one in layers]
     network = assemble(layers, label, divisor=divisor, kernels=kernels)
-    if not known and layers[0].weight.ndim == 4 and file.divisor is None:
+    if not known and not dense and file.divisor is None:
         raise FileError(
             f"{label} reads images, and no state_dict says what its pixels are divided by: say --divisor 255, or 1 "
             "where it takes them as they are."

@@ -270,9 +270,10 @@ class Teacher:
         if self.reads:
             return self._reading(env)
         self = self._of_size(env)
+        self._check_pixels(env)
         if env.atari and self.obs_shape is not None and self.obs_shape[1:] == env.obs.shape[1:]:
             frames = self.obs_shape[0]
-            if frames < env.obs.frames:  # a memory stands for those before
+            if frames < env.obs.frames and frames != 3:  # a memory stands for those before; three may be colours
                 critic = self.critic and Newest(self.critic, frames)
                 self = replace(self, network=Newest(self.network, frames), critic=critic, obs_shape=env.obs.shape)
         if self.obs_shape is not None and self.obs_shape != env.obs.shape:
@@ -316,12 +317,19 @@ class Teacher:
                 "are taken as they are, tanh where a tanh brings them into the bounds, or scale where -1 to 1 stand "
                 "for the bounds."
             )
-        network = bound(self.network, head)
+        network, meta = bound(self.network, head), self.meta
         if ends is not None:
             network = Scaled(network, *map(torch.from_numpy, ends))
+        if self.action is None and head.action.counted_from and self._foreign:
+            first = ", ".join(map(str, head.action.counted_from))[:20]
+            note = (
+                f"Its choices are counted from {first}, as the environment's space says: where it was trained they may "
+                "have been counted from 0."
+            )
+            meta = meta | {"note": f"{meta.get('note', '')} {note}".strip()}
         return replace(
-            self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width,
-            squash=squash, scaled=False,
+            self, network=network, kind=kind, meta=meta, obs_shape=env.obs.shape, outputs=head.width,
+            action=head.action, squash=squash, scaled=False,
         )  # fmt: skip
 
     def _of_size(self, env: EnvInfo) -> "Teacher":
@@ -344,6 +352,25 @@ class Teacher:
         note = f"Its file does not say how large its images are: {sides}, as here, fit it as {usual_sides} do."
         return replace(self, network=network, meta=self.meta | {"note": f"{self.meta.get('note', '')} {note}".strip()})
 
+    @property
+    def _foreign(self) -> bool:
+        """Whether another library wrote its file."""
+        return self.meta.get("library") not in (None, "distilrl")
+
+    def _check_pixels(self, env: EnvInfo) -> None:
+        """Refuses images of floats where it was trained on bytes, and the other way round, where its file says so.
+
+        Raises:
+            TeacherError: they are.
+        """
+        own, shape = self.meta.get("pixels"), self.obs_shape
+        if own is None or shape is None or len(shape) != 3 or not env.obs.pixels or own == env.obs.dtype:
+            return
+        raise TeacherError(
+            f"The teacher {self.path} was trained on images of {own}, but {env.id} gives {env.obs.dtype}: give the "
+            "wrapper that it was trained behind, or a function that scales them and calls it (Teacher.from_callable)."
+        )
+
     def _sorted(self, env: EnvInfo) -> tuple[int, ...] | None:
         """Places of the numbers that its Dict's keys name, where an environment's stand in another order.
 
@@ -352,6 +379,12 @@ class Teacher:
         """
         parts, names = self.meta.get("observation"), [name.rpartition("[")[0] for name in env.obs.names]
         own = dict(Counter(names))
+        if len(own) < 2 and self.meta.get("picture") and self.obs_shape is not None and len(self.obs_shape) == 1:
+            raise TeacherError(
+                f"The teacher {self.path} reads an image as '{self.meta['picture']}' of a Dict, but {env.id} gives "
+                "one row of numbers, in which its pixels stand in another order: choose the environment it was trained "
+                "in, without flattening."
+            )
         if not isinstance(parts, list) or self.meta.get("library") == "distilrl" or len(own) < 2:
             return None
         if (sum(size for _, size in parts),) != self.obs_shape:  # keys that its file does not print as keys
@@ -465,6 +498,16 @@ def _way_out(obs_shape: tuple[int, ...], env: EnvInfo, *, untold: bool) -> str:
         return "give --env-kwargs '{\"include_cfrc_ext_in_observation\": false}' --zeros 84, which is what Ant-v3 gave"
     if env.id.startswith("Humanoid") and obs_shape == (376,):
         return f"name {env.id.replace('v5', 'v4')}, which is what Humanoid-v3 was"
+    if env.atari and len(obs_shape) == 3:
+        if obs_shape[1:] == env.obs.shape[1:]:
+            return (
+                "its channels may be colours or frames; if they are the newest frames, give a function that calls it "
+                f"on obs[:, -{obs_shape[0]}:] (Teacher.from_callable)"
+            )
+        return (
+            "games of ALE are given so whatever they are made with, so register a function of yours that makes it as "
+            "it was trained in, under an id of your own (--env MODULE:ID)"
+        )
     if len(obs_shape) == 1 and env.obs.shape == (obs_shape[0] - 1,) and env.obs.image is None:
         return (
             "give --wrapper sb3_contrib.common.wrappers:TimeFeatureWrapper if the time was one number more where it "

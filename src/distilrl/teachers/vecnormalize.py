@@ -22,6 +22,10 @@ from distilrl.teachers import pickles
 from distilrl.teachers.before import Normalised
 from distilrl.teachers.teacher import Teacher
 
+PICTURES = (
+    "{} normalises pictures, of which it does not say where their channels are: export the policy to ONNX with its "
+    "normalisation inside."
+)
 LARGEST = 1e12
 """Epsilons and bounds beyond it mean nothing."""
 NORMALIZER, ZOO_NORMALIZER = "vec_normalize.pkl", "vecnormalize.pkl"
@@ -81,6 +85,8 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
         mean, scale, bound = _flattened(teacher, path, found, epsilon, clip)
     else:
         size = found.mean.size
+        if found.mean.ndim > 1 and shape is not None and math.prod(shape) == size and len(shape) != 1:
+            raise FileError(PICTURES.format(path))
         if shape is None or len(shape) != 1 or not size or shape[0] % size:
             raise FileError(
                 f"{path} normalises observations of shape {found.mean.shape}, but the teacher {teacher.path} reads "
@@ -117,6 +123,8 @@ def _flattened(
         raise FileError(
             f"{path} normalises {', '.join(found)[:120]}, which are not the observations of {teacher.path}."
         )
+    if any(one.mean.ndim > 2 for one in found.values()):
+        raise FileError(PICTURES.format(path))
     mean, scale, bound = (
         torch.zeros(teacher.obs_shape),
         torch.ones(teacher.obs_shape),
@@ -149,8 +157,9 @@ def read(path: Path) -> tuple[Statistics | dict[str, Statistics], float, float]:
     if path.suffix == JSON:
         return _written(path)
     state = _state(path)
-    epsilon, clip = (_number(state.get(name), path, name) for name in ("epsilon", "clip_obs"))
-    if not 0 < epsilon < LARGEST or not 0 < clip < LARGEST:
+    epsilon, clip = _number(state.get("epsilon"), path, "epsilon"), state.get("clip_obs")
+    clip = math.inf if clip == math.inf else _number(clip, path, "clip_obs")  # infinite where nothing is cut off
+    if not 0 < epsilon < LARGEST or not clip > 0 or LARGEST <= clip < math.inf:
         raise FileError(f"{path} holds an epsilon or clip_obs that is no small number above 0: the file is damaged.")
     statistics = state.get("obs_rms") if state.get("norm_obs") is not False else {}
     if isinstance(statistics, dict):
