@@ -2,18 +2,21 @@
 
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import ale_py
 import conftest
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
-from distilrl.envs import describe_env, make_vec_env, patience, single, trust
+from distilrl.envs import asked_of, describe_env, make_vec_env, patience, single, trust
 from distilrl.envs.cartpole import CartPoleVecEnv
 from distilrl.envs.images import area_resize, push, to_grey
 from distilrl.envs.sync import SyncVecEnv
@@ -304,6 +307,74 @@ def test_a_worker_that_dies():
         rollout(envs)
     one_sentence(error, "Worker 0", "exit code 9", "workers=0")
     envs.close()
+
+
+HUNG = """
+import time, gymnasium, numpy as np
+
+class Hung(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        time.sleep(600)
+
+gymnasium.register("Hung-v0", entry_point=Hung)
+"""
+LEARNER = """
+import time, numpy as np
+from distilrl.envs import make_vec_env
+from distilrl.spaces import EnvRef
+
+if __name__ == "__main__":
+    envs = make_vec_env(EnvRef("hung:Hung-v0"), 1, workers=1)
+    envs.reset(np.arange(1))
+    envs.send(np.zeros((1, 1), np.int64))
+    print(envs._processes[0].pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="nothing tells here which processes there are")
+def test_a_worker_whose_environment_hangs_ends_with_its_learner(tmp_path):
+    """It stayed for good, at full speed if it span."""
+    (tmp_path / "hung.py").write_text(HUNG)
+    (tmp_path / "learner.py").write_text(LEARNER)
+    with subprocess.Popen([sys.executable, "learner.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as learner:
+        about = Path("/proc", learner.stdout.readline().strip(), "stat")
+        assert about.is_file()
+        learner.kill()
+    for _ in range(1000):
+        if not about.is_file() or ") Z " in about.read_text():  # gone, or nobody's to take away
+            return
+        time.sleep(0.02)
+    pytest.fail("the worker is still there")
+
+
+def test_each_copy_is_made_of_what_was_said(monkeypatch):
+    """One that takes from its nested kwargs what it is made with left nothing to the next."""
+
+    class Sized(conftest.SignEnv):
+        def __init__(self, config):
+            super().__init__()
+            self.size = config.pop("size", 5)
+
+    monkeypatch.setitem(gymnasium.registry, "Sized-v0", EnvSpec("Sized-v0", entry_point=Sized))
+    ref = EnvRef("Sized-v0", {"config": {"size": 9}})
+    envs = make_vec_env(ref, 3)
+    assert [env.unwrapped.size for env in envs._envs] == [9, 9, 9]
+    assert ref.kwargs == {"config": {"size": 9}}
+    envs.close()
+
+
+def test_a_module_is_trusted_by_the_name_that_is_imported():
+    """``gymnasium:x`` was imported where ``gymnasium`` was trusted."""
+    assert EnvRef("gymnasium:x:Env-v0").modules == ("gymnasium:x",)
+    ref = EnvRef("mine:Arm-v0", {"model": "assets/arm.xml", "loader": "other:load", "name": "arm"}, ("wraps:Slow",))
+    assert asked_of(ref) == ("mine", "wraps", "assets/arm.xml", "other")
+    assert asked_of(EnvRef("HalfCheetah-v5", {"xml_file": "assets/cheetah.xml"})) == ()
 
 
 def test_a_function_that_no_worker_could_find():

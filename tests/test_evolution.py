@@ -292,6 +292,15 @@ def test_who_looks_better_is_asked_on_other_episodes_than_those_it_looked_better
     assert not played[1] & played[2]
 
 
+def test_a_student_that_outlasts_the_teacher_is_seen_to_its_end():
+    """Its checks ended at twice the teacher's longest episode, and were held against a best that did not."""
+    from distilrl import stream
+
+    check = stream.Check(small(env="CartPole-v1"), acceptance(6.8, 0.3, longest_episode=3))
+    assert (check.how.max_steps, check.whole().how.max_steps) == (6, None)
+    assert check.how.max_steps == 6
+
+
 @pytest.mark.parametrize(("episodes", "seed"), [(20, 899), (240, 399), (249, 39), (250, 0), (1250, 0)])
 def test_who_looks_better_is_never_asked_on_the_verdicts_episodes(monkeypatch, episodes, seed):
     """With checks of 240 episodes it was, at one seed in nine hundred."""

@@ -266,6 +266,13 @@ def test_a_file_for_another_environment_has_no_verdict_there(tmp_path, steps):
     assert card["environment"] == other.to_json()
     assert all(played["verdict"] is None for played in card["played"].values())
     assert verify(tmp_path / "out", other).verdict is None
+    # its sensors are the student's, wherever it plays
+    noisy = read_json(tmp_path / "out" / "export.json")
+    noisy["reference"]["sensors"] |= {"noise": [50.0, 0.0]}
+    write_json(tmp_path / "out" / "export.json", noisy)
+    assert verify(tmp_path / "out", other).return_mean < 0.8 * steps
+    noisy["reference"]["sensors"] |= {"noise": []}
+    write_json(tmp_path / "out" / "export.json", noisy)
     judged = verify(tmp_path / "out")  # by itself it plays where the verdict was
     assert judged.return_mean == pytest.approx(10.0, abs=0.4)
     assert judged.verdict.result in RESULTS
@@ -1079,7 +1086,7 @@ def test_c_compiles_for_a_microcontroller(tmp_path, target):
 
 
 def test_a_page_without_a_compiler_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("distilrl.export.web.shutil.which", lambda _name: None)
+    monkeypatch.setattr("distilrl.modules.shutil.which", lambda _name: None)
     with pytest.raises(FileError, match="clang and wasm-ld"):
         export_policy(cartpole_run(tmp_path / "run"), "web")
 
@@ -1346,6 +1353,10 @@ def test_an_action_stays_within_ends_that_no_float_has():
         taken = _cast(np.array([end], np.float32), space)
         assert space.contains(taken)
         assert taken[0] == pytest.approx(end)
+    switches = gymnasium.spaces.Box(0, 1, (4,), bool)
+    assert _cast(np.float32([0.0, 0.1, 0.6, 1.0]), switches).tolist() == [False, False, True, True]
+    large = gymnasium.spaces.Box(0, 2**31 - 1, (2,), np.int32)  # the nearest float is 2³¹
+    assert _cast(np.float32([2**31, 7.4]), large).tolist() == [2**31 - 1, 7]
     head = head_for(describe_env(DOUBLES).action, "mean")
     policy = Policy(build(NetworkSpec((2,), 1), torch.Generator().manual_seed(0)), head)
     with torch.no_grad():

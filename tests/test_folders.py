@@ -3,8 +3,10 @@
 import functools
 import importlib
 import json
+import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -620,6 +622,68 @@ def test_json_that_no_reader_could_take_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("distilrl.metrics.MAX_JSON_BYTES", 100)
     with pytest.raises(FileError, match="larger than 100 bytes"):
         read_metrics(path)
+
+
+def test_a_table_of_more_values_than_a_run_can_have_is_refused(tmp_path, monkeypatch):
+    """Two hundred bytes of memory were taken for each line of two."""
+    (tmp_path / "metrics.csv").write_text("a\n" + "1\n" * 200)
+    assert len(read_metrics(tmp_path / "metrics.csv")) == 200
+    monkeypatch.setattr("distilrl.metrics.MAX_VALUES", 100)
+    with pytest.raises(FileError, match="it holds more values than a run can have"):
+        read_metrics(tmp_path / "metrics.csv")
+
+
+def test_a_configuration_that_is_changed_while_it_runs_is_not_the_checkpoints(sign_teacher, tmp_path):
+    """The next checkpoint said that it belonged to what was written, and a resumed run went on with that."""
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(job().to_json())
+    data = read_json(folder.config)
+    data["train"]["optim"]["learning_rate"] = 0.5
+    write_json(folder.config, data)
+    folder.save_state({"w": torch.zeros(1)}, {})
+    with pytest.raises(ResumeError, match=r"checkpoint belongs to \('train.optim.learning_rate' was"):
+        RunFolder(tmp_path / "run").load_state()
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "student"])
+def test_a_run_whose_parts_lie_elsewhere_is_not_gone_on_with(cut, sign_teacher, tmp_path, name):
+    """Through links inside a folder that somebody sent its checkpoints were written, and a folder taken away."""
+    thesis = tmp_path / "thesis"
+    (cut / name).rename(thesis) if (cut / name).exists() else thesis.mkdir()
+    (cut / name).symlink_to(thesis)
+    before = everything(thesis)
+    with pytest.raises(FileError, match=f"{name} is a symbolic link to a folder: put the folder itself"):
+        go_on(cut, sign_teacher)
+    assert everything(thesis) == before
+
+
+def test_where_folders_cannot_be_locked_a_file_is(tmp_path, monkeypatch):
+    """NFS locks what is open for writing, so that two runs went into one folder."""
+    fcntl = pytest.importorskip("fcntl", reason="no locks of this kind here")
+    real = fcntl.flock
+
+    def of_nfs(held, how):
+        if stat.S_ISDIR(os.fstat(held).st_mode):
+            raise OSError(9, "Bad file descriptor")
+        real(held, how)
+
+    monkeypatch.setattr("fcntl.flock", of_nfs)
+    with (
+        RunFolder(tmp_path / "run").lock(),
+        pytest.raises(FileError, match="Another process is at work in"),
+        RunFolder(tmp_path / "run").lock(),
+    ):
+        pass
+    with RunFolder(tmp_path / "run").lock():
+        pass
+
+
+def test_a_task_by_itself_is_told_where_to_go_on(tmp_path):
+    """It was sent to --config, which refuses it."""
+    home = RunFolder(tmp_path / "both" / "CartPole-v1")
+    write_json(home.config, job().to_json() | {"kind": "task"})
+    with pytest.raises(ResumeError, match=f"continue the run that it is of with --resume {tmp_path / 'both'}"):
+        home.check_kind("run")
 
 
 HOLDER = """

@@ -24,9 +24,10 @@ from test_foreign import chain, vec_normalize, write_onnx
 from test_teachers import mlp, mlp_state, write_zip
 from torch import nn
 
-from distilrl.checkpoints import save_network
+from distilrl.checkpoints import read_tensors, save_network
 from distilrl.cli import main
 from distilrl.errors import DistilError, FileError
+from distilrl.files import digest, read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.limits import MAX_BYTES, MAX_FOUND, MAX_SEARCHED, MAX_SEARCHED_BYTES, MAX_TENSORS
 from distilrl.networks import Network
@@ -553,6 +554,45 @@ def test_functions_that_call_each_other_twice_over_and_over_are_refused(tmp_path
     model.ir_version = 9
     onnx.save(model, str(tmp_path / "t.onnx"))
     refused(tmp_path / "t.onnx", "steps")
+
+
+@pytest.mark.parametrize("kind", ["graph", "tensor"])
+def test_what_functions_have_for_defaults_is_refused(tmp_path, kind):
+    """Loops, chance and weights that lie elsewhere were not seen there."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
+    of_graph = helper.make_graph(
+        [helper.make_node("RandomNormal", [], ["z"], shape=[1, 4])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("z", 1, [1, 4])],
+    )
+    held = of_graph if kind == "graph" else helper.make_tensor("t", TensorProto.FLOAT, [4], [0.0] * 4)
+    default = helper.make_attribute("held", held)
+    node = helper.make_node("Relu", ["a"], ["b"])
+    function = helper.make_function("f", "f0", ["a"], ["b"], [node], opsets, attribute_protos=[default])
+    x, y = (helper.make_tensor_value_info(name, 1, ["n", 4]) for name in "xy")
+    made = helper.make_graph([helper.make_node("f0", ["x"], ["y"], domain="f")], "g", [x], [y])
+    model = helper.make_model(made, opset_imports=opsets, functions=[function])
+    model.ir_version = 9
+    onnx.save(model, str(tmp_path / "t.onnx"))
+    refused(tmp_path / "t.onnx", "functions with graphs or tensors for defaults")
+
+
+def test_a_folder_of_more_tensors_than_a_policy_can_need_is_refused(tmp_path):
+    network = Network(NetworkSpec((2,), 2, hidden=(4,)))
+    save_network(tmp_path, network, Categorical(Choices((2,))), name="n")
+    file = tmp_path / "n.safetensors"
+    safetensors.torch.save_file({f"n.{i}": torch.zeros(0) for i in range(MAX_TENSORS + 1)}, file)
+    spec = read_json(tmp_path / "spec.json")
+    write_json(tmp_path / "spec.json", spec | {"sha256": digest(file)})
+    refused(tmp_path, "more than a policy can need")
+
+
+def test_a_state_whose_array_numpy_does_not_know_is_one_sentence(tmp_path):
+    told = {"state": '{"x": {"array": "w"}}'}
+    safetensors.torch.save_file({"w": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "t.safetensors", told)
+    with pytest.raises(FileError, match="not a readable safetensors file"):
+        read_tensors(tmp_path / "t.safetensors")
 
 
 def test_loops_are_refused(tmp_path):

@@ -313,6 +313,17 @@ def test_assistants_see_what_is_there(tmp_path):
     assert seen == [Sensors(), Sensors((0.1, 0.0), delay=1)]
 
 
+def test_assistants_see_what_is_hidden_from_the_student(tmp_path):
+    """They were as blind as the last student, which then learnt from that."""
+    job = Job(small("distil", network="mlp:2", env_steps=400, hidden_features=(1,)), Comparison(60, 60, 0))
+    job = replace(job, accept_weak_teacher=True, comparison=replace(job.comparison, margin_abs=100.0))
+    wide = make_teacher(build(NetworkSpec((2,), 2, hidden=(16,)), torch.Generator().manual_seed(0)))
+    distill_chain(wide, job, tmp_path / "run", 1, report=False)
+    homes = (tmp_path / "run" / "assistant-1", tmp_path / "run")
+    unseen = [load_network(home / "student").network.spec.unseen for home in homes]
+    assert unseen == [(), (1,)]
+
+
 @pytest.mark.parametrize(
     ("recipe", "changes", "error"),
     [
@@ -365,6 +376,35 @@ def test_a_drift_calls_the_teacher_back(sign_teacher):
     assert asked[before].mean() < 100, "a twentieth of the steps is labelled once the score is there"
     assert drift[before].max() < 0.3 < drift[after].max()
     assert asked[after].max() > 300, "and all of them after the drift"
+
+
+class WorldsEnv(SignEnv):
+    """One whose second number is of its world, another one in each episode."""
+
+    def reset(self, **given):
+        self.world = None
+        super().reset(**given)
+        self.world = self.np_random.normal()
+        return self._observe(), {}
+
+    def _observe(self):
+        seen = super()._observe()
+        seen[1] = self.world or 0.0
+        return seen
+
+
+if "distilrl/WorldsEnv-v0" not in gymnasium.registry:
+    gymnasium.register("distilrl/WorldsEnv-v0", entry_point=WorldsEnv, max_episode_steps=50)
+
+
+def test_a_world_that_is_hidden_is_no_drift(sign_teacher):
+    """That of the last few episodes is never that of all before, so that the teacher was asked throughout."""
+    config = small(
+        "dynamic", env="distilrl/WorldsEnv-v0", hidden_features=(1,), env_steps=4000, check_every=400,
+        learning_starts=400,
+    )  # fmt: skip
+    rows = train(config, sign_teacher, acceptance=ACCEPTANCE).history
+    assert max(row["drift"] for row in rows) < 0.3
 
 
 def test_share_of_labels_is_spread_evenly():

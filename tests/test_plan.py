@@ -587,7 +587,7 @@ def test_a_resumed_plan_equals_an_unbroken_one(tmp_path, monkeypatch, sizes, mom
     events, watch = killed_at()
     whole = cut_plan(teacher, tmp_path / "whole", watch, sizes=sizes)
     steps = [n for n, event in enumerate(events) if isinstance(event, Step)]
-    behind = next(n for n in steps[1:] if isinstance(events[n - 1], Episodes))
+    behind = next(n for n in steps[1:] if isinstance(events[n - 1], Episodes | Phase))
     told = [n for n, event in enumerate(events) if isinstance(event, Phase) and event.name == "verdict"]
     for moment in (behind, steps[-1], *told)[:moments]:
         out = tmp_path / f"cut-{moment}"
@@ -629,12 +629,15 @@ def test_another_number_may_be_asked_for_after_one_that_was_cut_short():
     assert search.asked == [60, 9000], "an answer that was had is not asked for again with fewer"
 
 
-def test_an_undecided_plan_goes_on_with_more_episodes(sign_teacher, tmp_path):
+def test_an_undecided_plan_goes_on_with_more_episodes(sign_teacher, tmp_path, monkeypatch):
     """It was begun anew, and its students were trained again."""
     out = tmp_path / "plan"
     first = asked_plan(sign_teacher, out, 17)
     assert (first.undecided, first.asked) == (True, (51,))
-    ((_, command),) = next_commands(first, out)
+    assert next_commands(first, out) == [], "the teacher is no file, so that no command goes on"
+    with monkeypatch.context() as patched:
+        patched.setattr("distilrl.next_steps.judges_of", lambda _folder: [{"path": "teacher.zip"}])
+        ((_, command),) = next_commands(first, out)
     assert command == f"distilrl plan --resume {out} --episodes 68"
     with pytest.raises(ResumeError, match=r"another 'comparison\.episodes'"):
         asked_plan(sign_teacher, out, 16, resume=True)

@@ -23,6 +23,7 @@ from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.metrics import write_metrics
+from distilrl.next_steps import next_commands
 from distilrl.played import SingleReturns
 from distilrl.report import animation, write_report
 from distilrl.results import TeacherResults, TeacherTrained
@@ -486,6 +487,36 @@ def test_a_plan_that_asked_twice_is_made_again_with_both_questions(tmp_path):
     first, second = report.again(RunFolder(tmp_path), found).splitlines()
     assert first.startswith("distilrl plan --config ")
     assert second == "distilrl plan --resume NEW_FOLDER --episodes 400"
+    # its winner is made again with the whole
+    write_json(tmp_path / "plan.json", found.to_json())
+    write_json(tmp_path / "winner" / "config.json", Job(config).to_json() | {"kind": "winner"})
+    assert report.again(RunFolder(tmp_path / "winner"), instances.choices([[1]])) == f"{first}\n{second}"
+
+
+def test_what_a_function_made_is_done_again_from_python(tmp_path):
+    """Commands named it as an environment, which none is."""
+    config = TrainConfig(tasks=(TaskFile(EnvRef("make_env"), (TeacherFile("teacher.zip"),)),))
+    write_json(tmp_path / "config.json", Job(config).to_json() | {"kind": "run"})
+    found = instances.choices([[1]])
+    told = report.again(RunFolder(tmp_path), found)
+    assert told.startswith("# the environment was made by a function: call distilrl.distill with it")
+    assert next_commands(found, tmp_path) == []
+
+
+def test_where_a_verdict_was_taken_is_told_apart_from_training():
+    same, wrapped = {"id": "Mine-v0"}, {"id": "Mine-v0", "wrappers": ["mine:Slow"]}
+    found = instances.choices([[1]], environment=same)
+    assert report._elsewhere(found) == ""
+    assert report._elsewhere(replace(found, verdict_environment={"id": "Other-v0"})) == "Other-v0"
+    assert report._elsewhere(replace(found, verdict_environment=wrapped)) == "Mine-v0 with other things around it"
+
+
+def test_errors_of_actions_without_bounds_are_in_their_own_units():
+    real = {"kind": "mean", "action": {"low": [-1.0], "high": [1.0]}}
+    found = instances.choices([[1]], action=real)
+    assert report._unit(found) == "half-ranges"
+    found = replace(found, action=real | {"action": {"low": [None], "high": [1.0]}})
+    assert "units of its own" in report._unit(found)
 
 
 def test_a_choice_keeps_its_number_where_another_has_no_table(tmp_path):

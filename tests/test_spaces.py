@@ -221,6 +221,9 @@ def test_large_choices_are_stored_in_what_holds_them():
 def test_actions_that_do_not_fit_each_other():
     one, other, real = Choices((3,)), Choices((3,), (1,)), Bounds((-1.0,), (1.0,))
     assert one.within(other) is other  # the environment's own start counts
+    drawn = Bounds((5.0, None, None), (None, -3.0, 0.5)).sample(1000, np.random.default_rng(0))
+    for place, ends in enumerate(((5, 7), (-5, -3), (-1, 0.5))):  # one action again and again is no random play
+        assert (drawn[:, place].min(), drawn[:, place].max()) == pytest.approx(ends, abs=0.05)
     half_open = Bounds((None,), (1.0000001,))
     assert half_open.within(real) == Bounds((-1.0,), (1.0000001,))  # the policy's own where it has some
     assert real.within(Bounds((None,), (None,))) == real

@@ -28,6 +28,7 @@ from distilrl.export.keep import write_c
 from distilrl.export.replay import Library, open_export
 from distilrl.export.tree import source
 from distilrl.export.verifying import verify
+from distilrl.files import read_json
 from distilrl.heads import head_for, student_head
 from distilrl.jobs import Job
 from distilrl.metrics import read_metrics
@@ -400,6 +401,11 @@ def test_what_the_student_must_not_see_no_question_asks(sign_teacher, tmp_path):
     job = tiny_job(hidden_features=(0,), check_episodes=2)
     distill_tree(sign_teacher, job, tmp_path / "tree", TreeConfig(leaves=8, iterations=2, states=200), report=False)
     assert "obs[0]" not in (tmp_path / "tree" / "tree.txt").read_text()
+    # nor does its C want it
+    home = tmp_path / "tree" / "export" / "c"
+    assert "#define POLICY_OBS_SIZE 1\n" in (home / "policy.h").read_text()
+    assert read_json(home / "export.json")["obs"]["reads"] == [1]
+    assert verify(home).verdict is not None
 
 
 def test_trees_ask_for_what_they_need(sign_teacher, tmp_path):

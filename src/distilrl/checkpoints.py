@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from distilrl.errors import FileError, NotFiniteError, SpecError
 from distilrl.files import check_regular, digest, read_json, write_bytes, write_json
 from distilrl.heads import Head, head_from_json
-from distilrl.limits import MAX_BYTES, MAX_NAME, MAX_SPEC_BYTES
+from distilrl.limits import MAX_BYTES, MAX_NAME, MAX_SPEC_BYTES, MAX_TENSORS
 from distilrl.networks import Network, blank
 from distilrl.plain import parse_json
 from distilrl.specs import NetworkSpec
@@ -119,7 +119,7 @@ def load_network(folder: str | Path) -> Stored:
         head = head_from_json(data.get("head"), f"head of {path}")
     except SpecError as error:
         raise FileError(f"{path} is damaged ({str(error).rstrip('.')}): copy it again.") from None
-    tensors = read_tensors(weights)[0]
+    tensors = read_tensors(weights, MAX_TENSORS)[0]
     held = sum(one.numel() for one in tensors.values())
     if spec.params > held:  # before anything of that size is made
         raise FileError(
@@ -224,7 +224,10 @@ def _together(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict) and value.keys() == {ARRAY}:
         if (array := tensors.pop(str(value[ARRAY]), None)) is None:
             raise ValueError("an array of its state is missing")
-        return array.numpy()
+        try:
+            return array.numpy()
+        except TypeError:
+            raise ValueError(f"an array of its state is of {array.dtype}") from None
     if isinstance(value, dict):
         return {key: _together(one, tensors) for key, one in value.items()}
     return [_together(one, tensors) for one in value] if isinstance(value, list) else value

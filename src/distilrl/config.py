@@ -147,7 +147,7 @@ class OptimConfig:
     """How the student learns from what was collected."""
 
     updates: int = 4
-    """Gradient steps per vector step."""
+    """Gradient steps per vector step; of several tasks together as many per one vector step of each."""
     batch_size: int = 256
     """States per gradient step."""
     optimiser: Optimiser = "adam"

@@ -39,7 +39,7 @@ from distilrl.verdict import difference_in_words, in_words
 console = Console(stderr=True, highlight=False, emoji=False)
 COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
 """Of verdicts."""
-STAGES = ("teacher's check", "reward")
+STAGES = ("teacher's check", "training", "reward")
 """Phases in which what is trained has a bar of its own."""
 
 SECONDS = 10.0
@@ -193,7 +193,7 @@ class Display:
 
     def _begin(self, phase: str) -> None:
         """Another kind of work: a bar of its own for what is trained in it."""
-        self._played = "check" if phase == "reward" else phase
+        self._played = "check" if phase in ("training", "reward") else phase
         self._drop("episodes")
         if phase in STAGES:  # a run of several begins anew, or imitation is over
             self._drop("steps")

@@ -335,7 +335,7 @@ def compared(
         **vars(training),
         env=trained_in.id,
         environment=trained_in.ref.to_json(),
-        verdict_environment=how.env.to_json() if job.verdict_env is not None else None,
+        verdict_environment=how.env.to_json() if job.verdict_env not in (None, config.env) else None,
         action=to_plain(student.head.to_json()),
         protocol=info.protocol | {"epsilon": config.eval_epsilon},
         wall_s=0.0,

@@ -163,7 +163,14 @@ class Search:
         return torch.from_numpy(returns).float().view(len(tried), episodes).mean(1)
 
 
-def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFolder | None, watch: Watch) -> Trained:
+def with_reward(
+    trained: Trained,
+    config: TrainConfig,
+    task: Task,
+    folder: RunFolder | None,
+    watch: Watch,
+    writer: Metrics | None = None,
+) -> Trained:
     """The student after a stage with reward, or as it was where that did not raise its return; continued where it was
     cut short.
 
@@ -176,8 +183,10 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
         task: its task, with the input statistics of training.
         folder: where the state of the search goes; None: nowhere.
         watch: told of what happens.
+        writer: of metrics, which has the rows of ``trained``.
     """
-    reward, head, check, pupil = config.reward, task.head, task.selection, task.pupil.student
+    reward, head, pupil = config.reward, task.head, task.pupil.student
+    check = task.selection.whole()  # what is better than the teacher may last longer than its longest episode
     started, longer = time.perf_counter(), LONGER * config.stop.check_episodes
     search = Search(trained.networks[0], pupil, reward, config.seed, config.student.noise, task.pupil.units)
     # -- where it stands: at the distilled student, or where an earlier run was cut short
@@ -191,6 +200,9 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
             best, track = tensors["best"].view_as(search.weights), _Track(**about)
             search.weights = tensors["weights"].view_as(search.weights)
             search.round, search.env_steps = int(track.round), int(track.env_steps)
+    if writer is not None:
+        for row in track.history:  # of before it was cut short
+            writer.write(row)
     before = track.train_s
     count = 2 * reward.directions * reward.episodes
     made = make_vec_env(task.info.ref, count, threads=config.compute.threads, workers=config.data.workers)
@@ -211,12 +223,10 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
             track.train_s = before + time.perf_counter() - started
             track.history.append(_row(trained, track, found, tried))
             watch(CheckEvent(track.history[-1]))
+            if writer is not None:
+                writer.write(track.history[-1])
             if folder is not None:
                 folder.save_state({"weights": search.weights, "best": best}, vars(track), name="reward")
-    if folder is not None:
-        with Metrics(folder, before=trained.history) as writer:
-            for row in track.history:
-                writer.write(row)
     return replace(
         trained,
         networks=(search.network(best, ships=True),),

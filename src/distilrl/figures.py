@@ -169,12 +169,13 @@ def distribution(returns: SingleReturns) -> str:
 
 
 @mpl.rc_context(STYLE)
-def errors(dimensions: Sequence[Dimension], names: Sequence[str]) -> str:
+def errors(dimensions: Sequence[Dimension], names: Sequence[str], unit: str = "half-ranges") -> str:
     """How far the student's real actions are off, a bar for each dimension, on states that the student visits.
 
     Args:
         dimensions: how far each is off.
         names: of the dimensions; where there are many, the worst are shown.
+        unit: what errors are counted in.
     """
     shown = sorted(range(len(dimensions)), key=lambda d: -dimensions[d].rms)[:MOST_DIMENSIONS]
     shown.sort()
@@ -192,7 +193,7 @@ def errors(dimensions: Sequence[Dimension], names: Sequence[str]) -> str:
     axis.set_yticks(range(len(shown)), [shortened(names[d], 16) for d in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)
     axis.margins(x=0.3 if any(one.at_bound >= 0.005 for one in dimensions) else 0.12)
-    axis.set_xlabel("student − teacher, in half-ranges of the action")
+    axis.set_xlabel(f"student − teacher, in {unit}")
     figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper left", ncols=2)
     return _svg(figure)
 

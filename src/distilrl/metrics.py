@@ -10,7 +10,7 @@ from typing import Any
 
 from distilrl.errors import ExtraError, FileError
 from distilrl.files import read_regular, unwritable, write_text
-from distilrl.limits import MAX_JSON_BYTES
+from distilrl.limits import MAX_JSON_BYTES, MAX_VALUES
 from distilrl.runs import RunFolder
 from distilrl.text import first_line
 
@@ -114,6 +114,8 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
         return []
     try:
         text = read_regular(path, MAX_JSON_BYTES).decode("utf-8")
+        if text.count(",") + text.count("\n") > MAX_VALUES:
+            raise ValueError("it holds more values than a run can have")
         return list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, ValueError, csv.Error) as error:
         raise FileError(f"{path} cannot be read ({first_line(error)}): restore or remove it.") from None

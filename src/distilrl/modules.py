@@ -1,9 +1,13 @@
-"""Modules that a user names: an environment's, a wrapper's, a loss's, a recipe's."""
+"""Modules that a user names: an environment's, a wrapper's, a loss's, a recipe's; and programs."""
 
 import importlib
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
+
+WINDOWS = os.name == "nt"
 
 
 def import_named(name: str) -> ModuleType:
@@ -38,3 +42,16 @@ def home_of(maker: object) -> str:
         home_of("gymnasium.envs.classic_control.cartpole:CartPoleEnv")  # 'gymnasium.envs.classic_control.cartpole'
     """
     return maker.partition(":")[0] if isinstance(maker, str) else getattr(maker, "__module__", None) or ""
+
+
+def find_program(name: str) -> str | None:
+    """Where a program is, and None where it is not in PATH: Windows looks first in the folder that the user is in,
+    which may hold what somebody sent.
+
+    Example::
+
+        find_program("git")  # "/usr/bin/git"
+    """
+    found = shutil.which(name)
+    here = found is not None and WINDOWS and Path(found).resolve().parent == Path.cwd().resolve()
+    return None if here and not Path(name).is_absolute() else found

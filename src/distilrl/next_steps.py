@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from distilrl.checkpoints import load_network
-from distilrl.envs import describe_env
+from distilrl.envs import asked_of, describe_env, find_spec
+from distilrl.errors import DistilError
 from distilrl.limits import MAX_EPISODES
 from distilrl.measures import Measure
 from distilrl.results import Results, TeacherResults
@@ -49,7 +51,27 @@ def next_commands(results: AnyResults, out: Path) -> list[tuple[str, str]]:
 
         next_commands(results, Path("runs/pong"))[0]  # ('teacher and student side by side', 'distilrl watch runs/pong')
     """
+    if made_by_function(RunFolder(out)):
+        return []
     return [(why, typed(["distilrl", *words])) for why, words in next_steps(results, out)]
+
+
+def made_by_function(folder: RunFolder) -> bool:
+    """Whether an environment of a run was made by a function, whose name is none that a command could make it by."""
+    for one in _environments(folder):
+        if ":" not in one.id and not re.search(r"-v\d+$", one.id):  # else a registered one, or of a module
+            try:
+                find_spec(EnvRef(one.id))
+            except DistilError:
+                return True
+    return False
+
+
+def _environments(folder: RunFolder) -> list[EnvRef]:
+    """Those of a run: where it learns, and where its verdict is taken."""
+    config = folder.read_config()
+    environments = [*(task["env"] for task in config.get("train", {}).get("tasks", [])), config.get("verdict_env")]
+    return [EnvRef.from_json(one, "env") for one in environments if one]
 
 
 def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
@@ -64,7 +86,7 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             yield "a small student of it", ["distill", "--teacher", out, *env, "--student", spec, "--out", other]
         case PlanResults(winner=None):
             folder = RunFolder(out)
-            if results.undecided:  # which longer training would not change
+            if results.undecided and judges_of(folder):  # which longer training would not change
                 episodes = 4 * results.asked[-1] // PLAYED_ON
                 more: Words = ["plan", "--resume", out, "--episodes", str(episodes), *trust_of(folder)]
                 yield "verdicts of these students on other episodes, and more of them", more
@@ -156,9 +178,20 @@ def _smallest(results: Results, folder: RunFolder, out: Path) -> Iterator[tuple[
     """A plan, where a student lost too much; beside ``out``."""
     files = judges_of(folder)
     mean = _inside(folder.read_config(), "train.combine") in (None, "mean")  # as a plan asks several teachers
-    if files and mean:
+    if files and mean and _said_by_options(results):
         plan = [*_plan_words(folder, files, results), *_remembering_sizes(results)]
         yield "the smallest size that keeps the score", [*plan, "--out", _beside(out, "plan")]
+
+
+def _said_by_options(results: Results) -> bool:
+    """Whether options can say where the verdict is taken: they add to what training's environment is made with, and
+    put the same around it.
+    """
+    if not results.verdict_environment:
+        return True
+    env, other = (EnvRef.from_json(one, "env") for one in (results.environment, results.verdict_environment))
+    around = [(one.wrappers, one.grey, one.resize, one.stack) for one in (env, other)]
+    return around[0] == around[1] and {**env.kwargs, **other.kwargs} == other.kwargs and env != other
 
 
 def _export(out: Path, spec: NetworkSpec | None, trust: list[str]) -> tuple[str, Words]:
@@ -177,10 +210,8 @@ def _spec(results: Results) -> NetworkSpec | None:
 
 def trust_of(folder: RunFolder) -> list[str]:
     """What a command needs to import the environments of a run folder."""
-    config = folder.read_config()
-    run = config.get("train", {})
-    environments = [*(task["env"] for task in run.get("tasks", [])), config.get("verdict_env")]
-    modules = [module for one in environments if one for module in EnvRef.from_json(one, "env").modules]
+    run = folder.read_config().get("train", {})
+    modules = [module for one in _environments(folder) for module in asked_of(one)]
     modules += [one["loss"].partition(":")[0] for one in run.get("terms", []) if ":" in one.get("loss", "")]
     # what was defined in a script or a notebook no command can import
     return [word for module in dict.fromkeys(modules) if module != "__main__" for word in ("--trust", module)]

@@ -12,12 +12,21 @@ from distilrl import stats
 from distilrl.errors import SpecError
 from distilrl.plain import Record
 from distilrl.stats import Interval
-from distilrl.verdict import Verdict
+from distilrl.verdict import Verdict, digits_of
 
 
 def mean_in_words(mean: float, interval: Interval | None) -> str:
-    """A mean and its interval; None: it is exact."""
-    return f"{mean:,.2f} exactly" if interval is None else f"{mean:,.2f} [{interval[0]:,.2f}, {interval[1]:,.2f}]"
+    """A mean and its interval, as finely as that tells; None: it is exact.
+
+    Example::
+
+        mean_in_words(0.8751, (0.861, 0.889))  # "0.875 [0.861, 0.889]"
+    """
+    if interval is None:
+        return f"{mean:,.{digits_of(abs(mean) / 10 or 1.0)}f} exactly"
+    low, high = interval
+    number = f"{{:z,.{digits_of((high - low) / 2 or abs(mean) / 10 or 1.0)}f}}".format
+    return f"{number(mean)} [{number(low)}, {number(high)}]"
 
 
 @dataclass(frozen=True, kw_only=True)

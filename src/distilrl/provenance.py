@@ -4,7 +4,6 @@ import functools
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 import gymnasium
 
 from distilrl import __version__
-from distilrl.modules import home_of
+from distilrl.modules import find_program, home_of
 from distilrl.plain import Record
 
 
@@ -119,14 +118,16 @@ def processor() -> str:
 
 def _commit() -> str:
     """The commit here; empty where there is none, or no git."""
-    git = shutil.which("git")
+    git = find_program("git")
     try:
         here = Path.cwd()
         # on macOS, git may be a stub that asks the user to install it; a folder above may be closed to us
         if git is None or not any(os.path.exists(folder / ".git") for folder in (here, *here.parents)):  # noqa: PTH110
             return ""
         words = [git, "rev-parse", "HEAD"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - of ours
+        done = subprocess.run(  # noqa: S603 - of ours
+            words, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

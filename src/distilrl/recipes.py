@@ -267,8 +267,9 @@ def _for_images(config: TrainConfig, info: EnvInfo) -> TrainConfig:
     config = config.but(network=suggest(image), threads=2, optimiser="adam")
     if min(image[1:]) < BOARD:
         return config.but(
-            env_steps=100_000, n_envs=32, batch_size=64, learning_starts=1_280, check_every=10_000, threads=1
-        )
+            env_steps=100_000, n_envs=32, batch_size=64, learning_rate=3e-3, learning_starts=1_280,
+            check_every=10_000, threads=1,
+        )  # fmt: skip
     if not info.atari:
         return config.but(
             batch_size=64, learning_rate=1e-3, learning_starts=1_280, check_every=10_000, env_steps=100_000

@@ -4,7 +4,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -24,7 +24,7 @@ from distilrl.files import read_json, read_json_as, read_regular, write_bytes, w
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.measures import rounded
 from distilrl.metrics import read_metrics
-from distilrl.next_steps import PLAYED_ON, judges_of, next_commands
+from distilrl.next_steps import PLAYED_ON, judges_of, made_by_function, next_commands, trust_of
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
@@ -102,7 +102,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
     environment.globals["digits"] = digits_of
-    environment.filters |= {"ends": _ends, "named": in_words, "where": _where, "rounded": rounded}
+    environment.filters |= {"ends": _ends, "named": in_words, "rounded": rounded}
     environment.filters["apart"] = difference_in_words
     return environment.from_string(resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8"))
 
@@ -168,15 +168,18 @@ def again(folder: RunFolder, results: AnyResults) -> str:
     name = COMMANDS.get(str(kind), "train-teacher" if isinstance(results, TeacherResults) else "distill")
     file = str(folder.config)
     taught = config.get("given", {}).get("teacher", all(task.teacher for task in train.tasks))
-    if name != "train-teacher" and not taught:
-        call = CALLS.get(str(kind), "distill")
-        return f"# the teacher was no file: call distilrl.{call} with it, and with what {file} says"
+    lacking = "teacher was no file" if name != "train-teacher" and not taught else ""
+    lacking = lacking or ("environment was made by a function" if made_by_function(folder) else "")
+    if lacking:
+        call = CALLS.get(str(kind), "train_teacher" if name == "train-teacher" else "distill")
+        return f"# the {lacking}: call distilrl.{call} with it, and with what {file} says"
     words = ["distilrl", name, "--config", file, "--out", "NEW_FOLDER"]
     if isinstance(results, TeacherResults) and results.student.episodes != EPISODES:
         words += ["--episodes", str(results.student.episodes)]
-    elsewhere = EnvRef.from_json(config["verdict_env"], "verdict_env") if config.get("verdict_env") else None
-    modules = dict.fromkeys([*train.modules, *(elsewhere.modules if elsewhere else ())])
-    trusted = [word for module in modules for word in ("--trust", module)]
+    trusted = trust_of(folder)
+    planned = folder.path / "plan.json"
+    if name == "plan" and not isinstance(results, PlanResults) and planned.is_file():  # of its winner
+        results = read_json_as(PlanResults, planned)
     asked = results.asked[1:] if isinstance(results, PlanResults) else ()  # again, and of more episodes
     more = [["distilrl", "plan", "--resume", "NEW_FOLDER", "--episodes", str(most // PLAYED_ON)] for most in asked]
     return "\n".join(typed([*one, *trusted]) for one in (words, *more))
@@ -208,7 +211,9 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
         "smaller": (teacher.params or 0) / student.params,
         "faster": teacher.latency_us / student.latency_us,
         "real": bool(dimensions),
-        "errors": figures.errors(dimensions, names[0]) if dimensions else "",
+        "half_ranges": _unit(results),
+        "elsewhere": _elsewhere(results),
+        "errors": figures.errors(dimensions, names[0], _unit(results)) if dimensions else "",
         "hidden_dimensions": max(0, len(dimensions) - figures.MOST_DIMENSIONS),
         "alone": len(tables) == 1,
         "tables": [
@@ -228,9 +233,20 @@ def _note(folder: RunFolder) -> str:
     return str(meta.get("note", "")) if isinstance(meta, dict) else ""
 
 
-def _where(environment: Mapping[str, Any]) -> str:
-    """An environment, with what it was made of."""
-    return EnvRef.from_json(dict(environment), "verdict_environment").label
+def _elsewhere(results: Results) -> str:
+    """Where a verdict was taken that is not where training was; empty where it is."""
+    if results.verdict_environment is None:
+        return ""
+    there = EnvRef.from_json(results.verdict_environment, "verdict_environment").label
+    same = there == EnvRef.from_json(results.environment, "environment").label
+    return f"{there} with other things around it" if same else there
+
+
+def _unit(results: Results) -> str:
+    """What errors of real actions are counted in."""
+    action = results.action.get("action", {})
+    open_ended = None in (*action.get("low", ()), *action.get("high", ()))
+    return "half-ranges (units of its own where an action has no bounds)" if open_ended else "half-ranges"
 
 
 def _unseen(places: Sequence[int]) -> str:

@@ -48,6 +48,8 @@ RESUMED = {
     "run": "distill", "teacher": "train-teacher", "seeds": "distill", "chain": "distill", "plan": "plan", "tree": "tree"
 }  # fmt: skip
 """Kinds that can be continued, and by which command."""
+LOCK, AT_WORK = ".lock", "Another process is at work in {}: wait for its end, or choose another --out."
+"""A file that is locked where a folder cannot be, and what is said where another process holds the lock."""
 DAMAGED = (SpecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 """What comes of a checkpoint whose tensors or numbers are not those of the run."""
 OURS = (
@@ -72,6 +74,8 @@ class RunFolder:
         self._checkpoint = self.path / "checkpoint"
         self.verdict_parts = self._checkpoint / "verdict"
         """Parts of a verdict that was not played to its end."""
+        self._begun: dict[str, Any] | None = None
+        """What config.json held when this was begun or continued, which checkpoints belong to."""
         self.moved: tuple[str, ...] = ()
         """What is otherwise on this machine than where the checkpoint that was read was written."""
 
@@ -110,6 +114,7 @@ class RunFolder:
     def describe(self, config: Plain, kind: str, given: Plain | None = None, *, new: bool = False) -> None:
         """Writes config.json, with the working folder that its paths count from."""
         write_json(self.config, _described(config, kind, given) | {FIELD: origin(self.path)}, new=new)
+        self._begun = _written(self.config)
 
     def continue_(
         self,
@@ -145,6 +150,11 @@ class RunFolder:
         # of a write that was killed, as large as a replay, or beside what ships
         tasks = [EnvRef.from_json(one["env"]).label for one in data["train"]["tasks"]]
         own = [self, RunFolder(self.path / "winner"), *map(self.of_task, tasks)]
+        places = [*(home.path for home in own[1:]), *(home.path / name for home in own for name in home._found())]
+        linked = next((place for place in places if place.is_symlink() and place.is_dir()), None)
+        if linked is not None:  # what is written or taken away there would be somewhere else
+            raise FileError(f"{linked} is a symbolic link to a folder: put the folder itself in its place.")
+        self._begun = _written(self.config)
         inside = (left for one in own for home in (one.path, one.student) for left in home.glob(TEMPORARY))
         for left in (*self._checkpoint.rglob(".*.tmp"), *inside):
             left.unlink(missing_ok=True)
@@ -158,8 +168,9 @@ class RunFolder:
         if held in RESUMED:
             beside = f" as {KINDS[kind]}"
             way = f"give --resume to distilrl {RESUMED[held]}"
-        elif held == "assistant":
-            way = f"continue its chain with --resume {self.path.resolve().parent}"
+        elif held in ("assistant", "task"):
+            whole = "its chain" if held == "assistant" else "the run that it is of"
+            way = f"continue {whole} with --resume {self.path.resolve().parent}"
         raise ResumeError(f"{self.path} holds {what}, which cannot be continued{beside}: {way}.")
 
     def check_free(self, *, but: Sequence[str] = ()) -> None:
@@ -236,7 +247,7 @@ class RunFolder:
 
     def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, name: str = "state") -> None:
         """Writes the checkpoint of this name in one step, with the job and the machine that it belongs to."""
-        config = _written(self.config) if self.config.is_file() else None
+        config = self._begun or (_written(self.config) if self.config.is_file() else None)
         bound = {"state": dict(state), "config": config, "machine": machine()}
         save_tensors(self._checkpoint / f"{name}.safetensors", tensors, bound)
 
@@ -313,7 +324,26 @@ def _locked(folder: Path) -> int | None:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(held)
-        raise FileError(f"Another process is at work in {folder}: wait for its end, or choose another --out.") from None
+        raise FileError(AT_WORK.format(folder)) from None
+    except OSError:  # NFS locks what is open for writing, which no folder is
+        os.close(held)
+        return _locked_file(folder)
+    return held
+
+
+def _locked_file(folder: Path) -> int | None:
+    """A descriptor of a file in the folder that is locked; None where there are no locks. The file stays: who takes a
+    lock's file away lets two others lock two files.
+    """
+    try:
+        held = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise FileError(AT_WORK.format(folder)) from None
     except OSError:
         os.close(held)
         return None

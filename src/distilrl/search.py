@@ -13,7 +13,7 @@ from distilrl.checkpoints import below, load_weights
 from distilrl.config import RewardConfig
 from distilrl.errors import NotFiniteError
 from distilrl.evaluate import latency_us, size
-from distilrl.events import Replaying, Resumed, Step, Watch
+from distilrl.events import Phase, Replaying, Resumed, Step, Watch
 from distilrl.heads import Head
 from distilrl.jobs import Job
 from distilrl.networks import Network, blank
@@ -199,6 +199,7 @@ class Search:
         if self._done == len(self.rounds):
             self.rounds.append(Round(list(specs), self.stream.env_steps, over=not specs))
             if specs:
+                self.watch(Phase("training"))
                 self._begin()
         one = self.rounds[self._done]
         self._done += 1

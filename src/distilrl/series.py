@@ -204,7 +204,8 @@ def distill_chain(
     whole, folders = RunFolder(out), [RunFolder(Path(out) / f"assistant-{k}") for k in range(1, assistants + 1)]
     files = job.train.tasks[0].teacher
     taught_by = [files, *((TeacherFile(str(folder.path)),) for folder in folders)]
-    exact = replace(job, train=job.train.but(noise=(), delay=0, dropout=0.0, flicker=0.0))  # who teaches sees so
+    blind = {"noise": (), "delay": 0, "dropout": 0.0, "flicker": 0.0, "hidden_features": ()}
+    exact = replace(job, train=job.train.but(**blind))  # who teaches sees what is there
     jobs = [
         (folder, _link(folder, exact, name, files))
         for folder, name, files in zip(folders, names, taught_by, strict=False)

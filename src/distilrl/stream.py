@@ -4,6 +4,7 @@ selection seeds.
 Everything that learns reads a `Stream` and is measured by a `Check`: a student, a population of sizes, a tree.
 """
 
+import copy
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -395,6 +396,13 @@ class Check:
         games = play(policy, self.how, self.seeds, watch=watch, shadow=shadow)
         mean = stats.mean(games.returns)
         return Checked(mean, self.score(mean), games)
+
+    def whole(self) -> "Check":
+        """The same check of episodes that end where the environment ends them, if it does."""
+        check = copy.copy(self)
+        if describe_env(self.how.env).protocol.get("max_episode_steps"):
+            check.how = replace(self.how, max_steps=None)
+        return check
 
     def others(self, policy: Policy, episodes: int, watch: Watch = silent, *, turn: int = 0) -> float:
         """Mean return over other episodes than those of a check, to their end; at each turn others again."""

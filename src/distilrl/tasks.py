@@ -202,7 +202,7 @@ class Task:
     def drift(self) -> float:
         """Largest two-sample statistic between states visited last and labelled states of before, 0 to 1.
 
-        Of each number of a vector; of images, of the student's own numbers.
+        Of each number of a vector that the student sees; of images, of the student's own numbers.
         """
         replay = self.stream.replay
         rows = max(DRIFT_STATES // self.config.data.n_envs, 1)
@@ -212,6 +212,10 @@ class Task:
             return 0.0
         spread = torch.linspace(0, len(trained_on) - 1, DRIFT_STATES, device=trained_on.device).long()
         samples = [replay.observations(index) for index in (visited, trained_on[spread])]
+        hidden = list(self.config.student.hidden_features)
+        if self.info.obs.image is None and hidden:  # a world that is hidden from it is another in each episode
+            seen = [place for place in range(samples[0].shape[1]) if place not in hidden]
+            samples = [obs[:, seen] for obs in samples]
         if self.info.obs.image is not None:
             with torch.no_grad():
                 samples = [numbers_of(self.pupil.average, obs, 1) for obs in samples]

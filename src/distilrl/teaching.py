@@ -1,6 +1,5 @@
 """Teachers and other policies by themselves: training one from nothing, and playing one, or two against each other."""
 
-import shlex
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from distilrl.comparison import Comparison, compare
 from distilrl.config import TrainConfig
 from distilrl.display import watching
 from distilrl.distill import how_played, training_of, write_reports
-from distilrl.envs import describe_env
+from distilrl.envs import asked_of, describe_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import FRESH_SEEDS, VERDICT_SEEDS, fair_seeds, play, size
@@ -32,6 +31,7 @@ from distilrl.runs import RunFolder
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher, load_teacher
+from distilrl.text import typed
 from distilrl.train import train
 
 
@@ -106,8 +106,9 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     about = {name: getattr(results, name) for name in ("env", "recipe", "env_steps", "updates", "train_s")}
     about["protocol"] = info.protocol
     about["seeds"] = {"training": config.seed, "verdict": [VERDICT_SEEDS, VERDICT_SEEDS + episodes - 1]}
-    command = f"distilrl train-teacher --config {shlex.quote(str(folder.config))} --out NEW_FOLDER"
-    write_json(folder.teacher, about | {"network": name, **card, "command": command})
+    words = ["distilrl", "train-teacher", "--config", str(folder.config), "--out", "NEW_FOLDER"]
+    asked = [word for one in asked_of(config.env) for word in ("--trust", one)]
+    write_json(folder.teacher, about | {"network": name, **card, "command": typed([*words, *asked])})
     write_json(folder.results, results.to_json())
     return results
 

@@ -9,7 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -82,14 +82,15 @@ def train(
     tasks = make_tasks(config, teacher, acceptance, initial, collectors, judge)
     with closed_on_error(lambda: close_streams(tasks)):  # networks may find no room on their device
         run = _Run(config, tasks, watch)
-    with closing(run):
-        if config.reward.env_steps > 0:  # said before training, not after
-            evolution.refuse_images(run.tasks[0].spec)
-        saved = folder.load_state() if folder is not None else None
-        if saved is not None:
-            run.load(*saved)
-            watch(Resumed(run.recorded, folder.moved if folder is not None else ()))
-        with _metrics(folder, run.track.history, wandb) as writer:
+    with ExitStack() as stack:  # one writer for both stages
+        with closing(run):
+            if config.reward.env_steps > 0:  # said before training, not after
+                evolution.refuse_images(run.tasks[0].spec)
+            saved = folder.load_state() if folder is not None else None
+            if saved is not None:
+                run.load(*saved)
+                watch(Resumed(run.recorded, folder.moved if folder is not None else ()))
+            writer = stack.enter_context(_metrics(folder, run.track.history, wandb))
             while not run.track.stopped:
                 tasks = run.collect()
                 # -- learn, while the environments work
@@ -105,15 +106,15 @@ def train(
                         writer.write(row)
                     if folder is not None:
                         run.save(folder)
-    run.check_learnt()
-    if run.choose() and folder is not None:
-        run.finalists.save(folder)
-    trained = run.trained()
-    if config.reward.env_steps == 0:
-        return trained
-    # -- a stage with reward, for students too small to imitate
-    watch(Phase("reward"))
-    return evolution.with_reward(trained, config, run.tasks[0], folder, watch)
+        run.check_learnt()
+        if run.choose() and folder is not None:
+            run.finalists.save(folder)
+        trained = run.trained()
+        if config.reward.env_steps == 0:
+            return trained
+        # -- a stage with reward, for students too small to imitate
+        watch(Phase("reward"))
+        return evolution.with_reward(trained, config, run.tasks[0], folder, watch, writer)
 
 
 def _metrics(

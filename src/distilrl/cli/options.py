@@ -15,7 +15,7 @@ from tyro.conf import UseAppendAction, arg
 from distilrl.comparison import Comparison
 from distilrl.config import GROUP, GROUPS, TrainConfig
 from distilrl.distributed import RayExecutor
-from distilrl.envs import trust
+from distilrl.envs import asked_of, trust
 from distilrl.errors import SpecError
 from distilrl.heads import Kind
 from distilrl.jobs import Job
@@ -122,7 +122,7 @@ class EnvOptions:
             if not isinstance(kwargs, dict):
                 raise SpecError(f"{option} must be a JSON object, e.g. '{{\"continuous\": false}}'.")
         ref = EnvRef(env, kwargs, self.wrapper, self.grey, self.resize, self.stack)
-        trust(*ref.modules)
+        trust(*asked_of(ref))
         return ref
 
     def maybe(self, env: str | None) -> EnvRef | None:

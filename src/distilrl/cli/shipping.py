@@ -15,6 +15,7 @@ from distilrl.plain import read_as
 from distilrl.results import Verified
 from distilrl.runs import RunFolder
 from distilrl.threads import use_threads
+from distilrl.verdict import digits_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,5 +113,6 @@ def _played(result: Verified) -> str:
     if lost is None:
         return words
     low, high = lost.difference_ci95
-    ends = "" if result.exact else f"[{low:+.2f}, {high:+.2f}] "
-    return f"{words}, {lost.difference:+z.2f} {ends}against the student itself"
+    number = f"{{:+z,.{digits_of((high - low) / 2 or abs(lost.difference) / 10 or 1.0)}f}}".format
+    ends = "" if result.exact else f"[{number(low)}, {number(high)}] "
+    return f"{words}, {number(lost.difference)} {ends}against the student itself"

@@ -172,7 +172,8 @@ def print_plan(results: PlanResults) -> None:
         scores = ("–" if one is None else f"{one:.3f}" for one in (row.score_mean, row.worst_score, row.best_score))
         table.add_row(escape(row.student), *numbers, *scores, in_words(row.verdict))
     console.print(table)
-    smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else "[red bold]none[/]"
+    none = "[yellow bold]undecided[/]" if results.undecided else "[red bold]none[/]"
+    smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else none
     console.print(
         f"smallest within the margin: {smallest}; {results.labelled_states:,} labelled states, "
         f"{results.wall_s:.1f} s in all"
@@ -226,8 +227,9 @@ def print_verdict(verdict: Verdict, what: str, lost_by_random: float | None = No
     if verdict.reason:
         console.print(escape(f"  {verdict.reason}"), soft_wrap=True)
     if lost_by_random is not None and lost_by_random <= verdict.margin:
-        lost = f"{lost_by_random:.{digits_of(verdict.margin)}f}"
-        console.print(f"  random play keeps within this margin, too: it loses {lost}", soft_wrap=True)
+        far = f"{abs(lost_by_random):.{digits_of(verdict.margin)}f}"
+        told = f"loses {far}" if lost_by_random >= 0 else f"returns {far} more"
+        console.print(f"  random play keeps within this margin, too: it {told}", soft_wrap=True)
 
 
 def _units(verdict: Verdict) -> str:

@@ -83,7 +83,9 @@ def _judged_so(folder: RunFolder, how: Play) -> bool:
     if not isinstance(found, Results):
         return False
     env = EnvRef.from_json(found.verdict_environment or found.environment, "environment")
-    return (env, found.protocol.get("epsilon", 0.0)) == (how.env, how.epsilon) and how.sticky is None
+    same = (env, found.protocol.get("epsilon", 0.0)) == (how.env, how.epsilon) and how.sticky is None
+    # of all starts there are no others, and a plan that was asked again has its verdict of later ones
+    return same and not found.verdict.exact and not found.verdict.after
 
 
 POLICIES = ("spec.json", "student/spec.json", "tree.json")

@@ -3,12 +3,13 @@
 from distilrl.envs.cartpole import is_plain_cartpole
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.make import describe_env, in_arrays, make_vec_env
-from distilrl.envs.single import find_spec, is_trusted, texts_in, trust, trusted
+from distilrl.envs.single import asked_of, find_spec, is_trusted, texts_in, trust, trusted
 
 __all__ = [
     "EnvInfo",
     "Step",
     "VecEnv",
+    "asked_of",
     "describe_env",
     "find_spec",
     "in_arrays",

@@ -4,6 +4,7 @@ A name that a file brings never imports a module that the user did not name: see
 """
 
 import contextlib
+import copy
 import inspect
 import logging
 import os
@@ -189,13 +190,31 @@ def _check_kwargs(ref: EnvRef, spec: EnvSpec) -> None:
     """
     if ref.named or home_of(spec.entry_point).split(".")[0] in OURS:
         return
-    for text in texts_in(ref.kwargs):
-        name = text.partition(":")[0] if not re.search(r"[/\\]", text) else text
-        if NAMES_CODE.search(text) and not is_trusted(name):
+    for text, name in _naming(ref):
+        if not is_trusted(name):
             raise EnvError(
                 f"A file says that '{ref.id}' is made with {_shown(text)}, which may name code that it runs: pass "
                 f"--trust {shlex.quote(_shown(name))} if you trust it."
             )
+
+
+def _naming(ref: EnvRef) -> Iterator[tuple[str, str]]:
+    """Texts among what an environment is made with that may name code, and what is to be trusted of each."""
+    for text in texts_in(ref.kwargs):
+        if NAMES_CODE.search(text):
+            yield text, text if re.search(r"[/\\]", text) else text.partition(":")[0]
+
+
+def asked_of(ref: EnvRef) -> tuple[str, ...]:
+    """What must be trusted before an environment is made that a file names: modules, and what may name code among what
+    it is made with.
+
+    Example::
+
+        asked_of(EnvRef("mine:Arm-v0", {"model": "assets/arm.xml"}))  # ("mine", "assets/arm.xml")
+    """
+    inside = [name for _, name in _naming(ref)] if ref.modules else ()  # of Gymnasium's own nothing is asked
+    return tuple(dict.fromkeys([*ref.modules, *inside]))
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -313,10 +332,8 @@ def _make_registered(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)
             creator = gymnasium.envs.registration.load_env_creator(creator)
     _quiet_mujoco()
-    kwargs: dict[str, Any] = {
-        **ref.kwargs,
-        "disable_env_checker": True,
-    }  # `SyncVecEnv` checks what matters, at less cost
+    # of its own, since it may change what it is given; `SyncVecEnv` checks what matters, at less cost
+    kwargs: dict[str, Any] = {**copy.deepcopy(ref.kwargs), "disable_env_checker": True}
     if pictures:
         metadata = getattr(creator, "metadata", None)  # a function has none, and says nothing
         if isinstance(metadata, dict) and "rgb_array" not in metadata.get("render_modes", []):
@@ -369,7 +386,7 @@ def _not_made(ref: EnvRef, error: BaseException, pictures: bool) -> DistilError:
 
 def _wrap(env: gymnasium.Env[Any, Any], text: str, ref: EnvRef) -> gymnasium.Env[Any, Any]:
     """The environment in a wrapper ``module:Class``."""
-    module, colon, name = text.partition(":")
+    module, colon, name = text.rpartition(":")
     if not colon or not module or not name:
         raise EnvError(
             f"Wrapper '{text}' of '{ref.id}' must be written module:Class, e.g. gymnasium.wrappers:FlattenObservation."

@@ -207,12 +207,12 @@ def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], action: ActionSpec) -> 
         protocol["wrappers"] = list(ref.wrappers)
     if (names := _option_names(env)) and getattr(action, "nvec", None) == (len(names),):
         protocol["actions"] = names
-    if isinstance(env.action_space, gymnasium.spaces.Box) and np.issubdtype(env.action_space.dtype, np.integer):
+    if isinstance(env.action_space, gymnasium.spaces.Box) and not np.issubdtype(env.action_space.dtype, np.floating):
         protocol["whole_actions"] = "a number between two is rounded to the nearest"
     if isinstance(note := (env.metadata or {}).get("note"), str):
         protocol["note"] = note[:LONGEST_NOTE]
     if not action.bounded:
-        protocol["random_play"] = "a number without bounds is drawn from [-1, 1]"
+        protocol["random_play"] = "a number without bounds is drawn from [-1, 1], or up to 2 from its one bound"
     return protocol
 
 
@@ -227,10 +227,15 @@ def _limit(env: gymnasium.Env[Any, Any]) -> int | None:
 
 def _cast(action: NDArray[Any], space: gymnasium.Space[Any]) -> NDArray[Any]:
     """A real action of the space's own type, whole numbers rounded, and without a dimension where it has none."""
-    whole = np.issubdtype(space.dtype, np.integer) if space.dtype is not None else False
-    cast = (np.rint(action) if whole else action).reshape(space.shape or ()).astype(space.dtype)
-    # an end in doubles is seldom a float, and the nearest float may lie beyond it
-    return np.asarray(np.clip(cast, space.low, space.high)) if isinstance(space, gymnasium.spaces.Box) else cast
+    whole = space.dtype is not None and (np.issubdtype(space.dtype, np.integer) or space.dtype == np.bool_)
+    wanted = (np.rint(action) if whole else action).reshape(space.shape or ())
+    if not isinstance(space, gymnasium.spaces.Box):
+        return wanted.astype(space.dtype)
+    with np.errstate(invalid="ignore"):  # of what lies beyond an end, which is not taken
+        cast = wanted.astype(space.dtype)
+    # an end in doubles is seldom a float, and the nearest float may lie beyond it, or beyond what integers hold
+    inside = np.where(wanted >= space.high, space.high, np.where(wanted <= space.low, space.low, cast))
+    return np.asarray(inside, space.dtype)
 
 
 def _first(begun: Any) -> Any:

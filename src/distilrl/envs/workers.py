@@ -4,7 +4,10 @@ Each worker holds a part of them in a `SyncVecEnv`, so that the results are equa
 """
 
 import contextlib
+import multiprocessing
+import os
 import signal
+import threading
 import traceback
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -147,12 +150,21 @@ class WorkerVecEnv(VecEnv):
         )
 
 
+def _end_with_learner() -> None:
+    """Ends this process when the one that began it dies, also where an environment does not come back."""
+    learner = multiprocessing.parent_process()
+    if learner is not None:
+        learner.join()
+        os._exit(1)
+
+
 def _serve(pipe: Connection) -> None:
     """Makes a part of the environments and does what it is told, until the pipe is closed.
 
     Every answer is (None, answer, "") or (class of the error, its sentence, its traceback).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the learner, which then closes the pipe
+    threading.Thread(target=_end_with_learner, daemon=True).start()
     envs: SyncVecEnv | None = None
     try:
         envs = _made(pipe)

@@ -24,6 +24,7 @@ from distilrl.export import tflite
 from distilrl.export.last import Last, last_step
 from distilrl.heads import Head
 from distilrl.limits import MAX_STATE
+from distilrl.modules import find_program
 from distilrl.policies import Policy, State
 from distilrl.spaces import Excerpt
 from distilrl.teachers.onnx import failed, open_graph
@@ -337,7 +338,7 @@ def find_compiler() -> str:
     Raises:
         FileError: there is none.
     """
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
+    compiler = next(filter(None, map(find_program, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
     if compiler is None:
         raise FileError(
             "C is compiled and replayed before it is kept, and there is no C compiler (cc) here: install one (on "

@@ -1,5 +1,6 @@
 """Decision trees in C: nested conditions, no arithmetic beyond what the features need."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from distilrl.export import c
 from distilrl.export.card import card_of, comment_of, found_of, recorded, reference
 from distilrl.export.keep import keep_export, own_place, write_c
 from distilrl.export.last import Last, last_step, literals
+from distilrl.export.replay import Recording
 from distilrl.export.verifying import env_of
 from distilrl.files import digest
 from distilrl.played import SingleEpisodes
@@ -19,7 +21,7 @@ from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.sensors import EXACT
-from distilrl.spaces import EnvRef, ObsSpec
+from distilrl.spaces import EnvRef, Excerpt, ObsSpec
 from distilrl.trees import PONG, PONG_C, Tree, TreePolicy, load_tree
 
 PLAYS = """#include "policy.h"
@@ -104,6 +106,12 @@ def _conditions(tree: Tree, place: dict[int, int]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _of(tree: Tree, places: tuple[int, ...]) -> Tree:
+    """The tree of observations that have these numbers alone; it asks about no others."""
+    feature = tuple(places.index(one) if one >= 0 else one for one in tree.feature)
+    return replace(tree, obs_shape=(len(places),), feature=feature)
+
+
 def _tables(last: Last, actions: NDArray[Any], numbers: NDArray[np.float32]) -> str:
     """Actions and numbers of the leaves, where an action is more than one choice."""
     if last.scalar:
@@ -159,17 +167,24 @@ def export_tree(
     tree, about = load_tree(folder.tree)
     info, sha256 = env_of(about, tree.obs_shape, tree.head, folder.tree, env), digest(folder.tree)
     found = found or found_of(folder, sha256, folder.tree)
-    policy, sensors = Policy(TreePolicy(tree), tree.head), EXACT
-    card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256)
+    student = train_config(folder).student if folder.config.is_file() else None
+    sensors = student.sensors if student is not None else EXACT
+    seen = recorded(Policy(TreePolicy(tree), tree.head), info.ref, watch, sensors=sensors)
+    # -- the file is given what the tree may see
+    reads = None
+    if student is not None and student.hidden_features and info.obs.image is None:
+        places = tuple(place for place in range(info.obs.shape[0]) if place not in student.hidden_features)
+        reads = Excerpt(places, info.obs.part(places))
+        tree, seen = _of(tree, places), Recording(reads.of(seen.obs), seen.begins)
+    policy = Policy(TreePolicy(tree), tree.head)
+    card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256, reads=reads)
     if found is not None:
-        sensors = train_config(folder).student.sensors
         card |= reference(*found, sensors)
-    written = source(tree, info.obs, comment_of(card, info))
+    written = source(tree, info.obs if reads is None else reads.spec, comment_of(card, info))
     card |= {"scratch_bytes": 0, "weight_bytes": written.weight_bytes}
 
     def write(part: Path) -> list[str]:
         write_c(part, written)
         return ["policy.c"]
 
-    seen = recorded(policy, info.ref, watch, sensors=sensors)
     return keep_export(out or own_place(folder, "c"), policy, seen, card, write, watch, env=info.ref)

@@ -5,7 +5,6 @@ images in where a policy answers one with a choice.
 import base64
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from distilrl.export.last import Last
 from distilrl.export.replay import Answers, compiled
 from distilrl.files import write_text
 from distilrl.heads import Categorical, Head
+from distilrl.modules import find_program
 from distilrl.spaces import ObsSpec
 
 FLAGS = (
@@ -45,8 +45,8 @@ def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
     Raises:
         FileError: there is no clang with WebAssembly here, or it refuses.
     """
-    clang = shutil.which("clang")
-    if clang is None or shutil.which("wasm-ld") is None:
+    clang = find_program("clang")
+    if clang is None or find_program("wasm-ld") is None:
         raise FileError(
             "Writing a page needs clang and wasm-ld (Debian: apt install clang lld; macOS: brew install llvm lld, "
             "and llvm's bin first in PATH): install them."

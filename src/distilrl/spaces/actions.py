@@ -183,9 +183,14 @@ class Bounds:
         return self.middle, self.half
 
     def sample(self, count: int, rng: np.random.Generator) -> NDArray[Any]:
-        """Random actions (count, A), uniform; where a side is open, from [-1, 1], cut at the other side."""
-        drawn = self.middle + self.half * rng.uniform(-1, 1, (count, self.size))
-        return np.clip(drawn, *self.ends).astype(np.float32)
+        """Random actions (count, A), uniform; where a side is open, from [-1, 1], cut at the other side, or up to 2
+        from that where it lies beyond.
+        """
+        low, high = self.ends
+        above, below = np.isinf(high) & (low >= 1), np.isinf(low) & (high <= -1)
+        middle = np.where(above, low + 1, np.where(below, high - 1, self.middle))
+        drawn = middle + self.half * rng.uniform(-1, 1, (count, self.size))
+        return np.clip(drawn, low, high).astype(np.float32)
 
     def for_env(self, actions: NDArray[Any]) -> list[Any]:
         """Actions (N, A) as the environment takes them, one by one."""

@@ -69,7 +69,7 @@ class EnvRef:
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules that making it imports by name."""
-        return tuple(text.partition(":")[0] for text in (self.id, *self.wrappers) if ":" in text)
+        return tuple(text.rpartition(":")[0] for text in (self.id, *self.wrappers) if ":" in text)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back; what is not set is left out.

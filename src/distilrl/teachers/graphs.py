@@ -53,6 +53,11 @@ def check_graph(onnx: Any, model: Any, path: Path, output: str | None = None) ->
     if _steps(model, path) > MAX_NODES:
         raise FileError(f"{path} has more than {MAX_NODES} steps, more than a policy can need: export it again.")
     own = {f.domain for f in model.functions}
+    if any(_holds(one) for function in model.functions for one in function.attribute_proto):
+        raise FileError(
+            f"{path} has functions with graphs or tensors for defaults, which could be anything: export it again "
+            "without functions."
+        )
     beside = drawn_beside(model, output) if output is not None else set()
     for graph in graphs_in(model):
         constants = {t.name: t for t in getattr(graph, "initializer", ())}
@@ -94,6 +99,12 @@ def check_graph(onnx: Any, model: Any, path: Path, output: str | None = None) ->
                 f"Tensor '{value.name}' in {path} would have shape {tuple(sizes)}, more than a policy can need."
             )
     return params
+
+
+def _holds(attribute: Any) -> bool:
+    """Whether an attribute holds more than numbers and texts."""
+    single = any(attribute.HasField(name) for name in ("g", "t", "sparse_tensor"))
+    return single or bool(attribute.graphs or attribute.tensors or attribute.sparse_tensors)
 
 
 def _steps(model: Any, path: Path) -> int:
