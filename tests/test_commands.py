@@ -22,13 +22,13 @@ from distilrl.cli.searching import Plan
 from distilrl.cli.tables import print_next
 from distilrl.comparison import Comparison
 from distilrl.config import TrainConfig
-from distilrl.envs import describe_env
+from distilrl.envs import describe_env, is_trusted
 from distilrl.envs.listing import families
 from distilrl.files import write_json
 from distilrl.heads import head_for
 from distilrl.jobs import Job
 from distilrl.networks import build
-from distilrl.next_steps import USUAL, next_steps, trust_of
+from distilrl.next_steps import USUAL, _said_by_options, next_steps, trust_of
 from distilrl.plain import to_plain
 from distilrl.played import SingleReturns
 from distilrl.recipes import RECIPES
@@ -255,6 +255,31 @@ def test_a_teachers_student_reads_what_the_teacher_read(tmp_path, network, stude
     ((_, words),) = next_steps(results, folder)
     assert words[words.index("--student") + 1] == student
     NetworkSpec.parse(student, network.obs_shape, 2)
+
+
+def test_what_an_environment_is_made_with_is_trusted_in_what_is_proposed(tmp_path):
+    """Each of these commands was refused, and the run's own report had no animation."""
+    made = {"id": "my_robots:Arm-v0", "kwargs": {"model": "assets/arm.xml", "steps": 5}}
+    configured(tmp_path, {"train": {"tasks": [{"env": made}]}})
+    assert trust_of(RunFolder(tmp_path)) == ["--trust", "my_robots", "--trust", "assets/arm.xml"]
+    EnvOptions(env_kwargs='{"model": "assets/elbow.xml"}').ref("other_robots:Arm-v0")
+    assert is_trusted("assets/elbow.xml")
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({"id": "A-v0", "kwargs": {"g": 12.0, "hard": True}}, True),
+        ({"id": "B-v0", "kwargs": {"g": 12.0}}, True),
+        ({"id": "A-v0"}, False),  # options only add to what training's is made with
+        ({"id": "A-v0", "kwargs": {"g": 12.0}, "wrappers": ["mine:Slow"]}, False),
+        ({"id": "A-v0", "kwargs": {"g": 12.0}, "stack": 2}, False),
+    ],
+)
+def test_no_plan_is_proposed_that_would_be_judged_elsewhere(there, said):
+    results = instances.choices([[1]], environment={"id": "A-v0", "kwargs": {"g": 12.0}}, verdict_environment=there)
+    assert _said_by_options(results) == said
+    assert _said_by_options(replace(results, verdict_environment=None))
 
 
 def test_the_next_plan_sees_what_the_student_saw(tmp_path):

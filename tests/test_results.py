@@ -17,7 +17,7 @@ from distilrl.files import read_json, write_json
 from distilrl.jobs import Job, make_config
 from distilrl.plain import read_as
 from distilrl.plan import plan
-from distilrl.played import Returns, SingleReturns
+from distilrl.played import Returns, SingleReturns, mean_in_words
 from distilrl.results import Results, TeacherResults, TeacherTrained
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
 from distilrl.teaching import evaluate_policy, train_teacher
@@ -197,6 +197,23 @@ def test_damage_is_found_by_the_reader_and_by_the_schema(damage, words):
 
 def test_what_is_told_of_returns_has_a_line_each():
     assert list(schema_of(Returns)["$defs"]["Returns"]["properties"]) == [one.name for one in fields(Returns)]
+
+
+@pytest.mark.parametrize(
+    ("mean", "ends", "told"),
+    [
+        (0.8751, (0.861, 0.889), "0.875 [0.861, 0.889]"),
+        (12.5, (10.0, 15.0), "12.50 [10.00, 15.00]"),
+        (0.00412, (0.0041, 0.00414), "0.004120 [0.004100, 0.004140]"),
+        (10.0, (10.0, 10.0), "10.00 [10.00, 10.00]"),
+        (0.0, (0.0, 0.0), "0.00 [0.00, 0.00]"),
+        (21.0, None, "21.00 exactly"),
+        (0.00412, None, "0.00412 exactly"),
+        (-0.0, None, "-0.00 exactly"),
+    ],
+)
+def test_a_return_is_told_as_finely_as_it_is_known(mean, ends, told):
+    assert mean_in_words(mean, ends) == told
 
 
 def test_results_show_themselves_as_a_short_table():

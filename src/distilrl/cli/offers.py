@@ -1,6 +1,7 @@
 """Commands on what comes with the project: teachers and fields of use. Without PyTorch, so that they answer at once."""
 
 import json
+import math
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -59,6 +60,12 @@ class Zoo:
                 raise SpecError(f"zoo {' '.join(self.words)}: write distilrl zoo, or distilrl zoo get NAME.")
 
 
+def _told(number: float) -> str:
+    """A return, of a small one three digits."""
+    digits = 2 - math.floor(math.log10(abs(number))) if number else 2
+    return f"{number:,.{max(2, digits)}f}"
+
+
 def _print_fields(rows: list[dict[str, Any]]) -> None:
     """Fields of use, on standard output: in each environment the teacher, the smallest student that kept within the
     margin or came nearest, its verdict with each training seed, and the best that needs no learning.
@@ -71,8 +78,8 @@ def _print_fields(rows: list[dict[str, Any]]) -> None:
             tree = row["student"].startswith("tree:")  # of which nodes are counted
             known, left = f"{row['teacher_params']:,}", f"{row['params']:,}"
             sizes = f"{known} parameters -> {left} nodes" if tree else f"{known} -> {left} parameters"
-            returns = f"return {row['return']:,.2f} of {row['teacher_return']:,.2f}"
-            without = f"{row['without_learning']} {row['without_learning_return']:,.2f}"
+            returns = f"return {_told(row['return'])} of {_told(row['teacher_return'])}"
+            without = f"{row['without_learning']} {_told(row['without_learning_return'])}"
             out.print(
                 f"  {escape(row['env'])}: {sizes}\n    {escape(row['student'])}, {returns}: {row['verdicts']}\n"
                 f"    without learning: {escape(without)}",
