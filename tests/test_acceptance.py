@@ -92,6 +92,16 @@ def test_a_few_equal_differences_prove_nothing():
         assert high >= 1.0
 
 
+def test_of_every_start_the_teacher_is_held_to_what_chance_makes():
+    """The teacher's return is known then, and random play's is not."""
+    chance = instances.games([0.0, 10.0] * 15, fingerprints=range(30))
+    for mean in (2.0, 5.0, 8.0):
+        own = instances.games([mean] * 30, fingerprints=range(30))
+        low, high = _gain(own, chance, np.random.default_rng(0), exact=True, confidence=0.95)
+        assert low < mean - 5.0 < high
+        assert (low > 0, high < 0) == (mean > 7, mean < 3)
+
+
 def test_it_ends_where_the_teacher_is_proven_worse():
     found = accepted(0, 5120, weak_ok=True)
     assert not found.better_than_random

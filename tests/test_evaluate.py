@@ -541,6 +541,12 @@ def test_what_every_start_says_is_exact_and_other_play_has_verdicts_of_its_own(s
     assert [way.student.exact for way in found.disturbed.values()] == [False, False]
 
 
+def test_of_every_start_the_student_that_loses_fails(sign_teacher, monkeypatch):
+    monkeypatch.setattr("distilrl.evaluate.every_start", lambda _how, first: seeds_from(first, 30))
+    found = compared(sign_teacher, sign_network(-1.0), Comparison(100, 300, 0)).verdict
+    assert (found.result, found.difference, found.exact) == ("fail", -10.0, True)
+
+
 def test_the_margin_is_fixed_before_the_verdict():
     of_share, absolute = Comparison(margin=0.1), Comparison(margin_abs=3.0)
     accepted = instances.acceptance(30.0, 10.0)

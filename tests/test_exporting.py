@@ -570,6 +570,12 @@ def test_a_file_that_plays_as_the_student_gets_the_students_verdict():
     verdict, own = _against(games, replace(known, teacher_units=np.arange(100, dtype=np.uint64)), exact=False)
     assert (verdict.result, verdict.distinct, own.difference) == ("pass", 100, 0.0)
     assert own.difference_ci95[0] < 0 < own.difference_ci95[1]
+    # one that loses says so, of all starts too
+    lost = instances.games([0.0] * 100, fingerprints=range(100))
+    for exact in (True, False):
+        verdict, own = _against(lost, replace(known, teacher_units=np.arange(100, dtype=np.uint64)), exact=exact)
+        assert (verdict.result, verdict.difference, own.difference) == ("fail", -1.0, -1.0)
+        assert own.difference_ci95[0] <= -1.0 <= own.difference_ci95[1]
     info = describe_env(SIGN)
     teacher = make_teacher(sign_network()).fitted(info)
     found = compare(

@@ -109,6 +109,13 @@ def test_what_was_measured_tells_episodes_apart():
     assert len(np.unique(instances.games([1.0] * 3).units)) == 1
 
 
+def test_the_worst_that_any_of_the_three_had_is_reckoned_with():
+    values = np.arange(100.0)
+    chance = np.append(values[1:], 500.0)
+    found = Measured.of(Measure.of("cost=sum<=1"), numbers(values, values, chance), np.arange(100), 1, "greedy")
+    assert found.verdict.span == 500.0
+
+
 def test_a_measures_verdict_says_which_seeds_it_passed_over():
     found = compared(sign_network(), "step=sum<=1", "wrong=max", after=7).measures
     assert (found[0].verdict.after, found[1].verdict) == (7, None)

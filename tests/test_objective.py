@@ -347,6 +347,8 @@ def test_each_pass_is_made_once_and_none_that_nobody_asks_for():
     for name in ("forward_kl", "worst_action_gap", "nll"):
         term(name)(here)
     assert (student.calls, lagged.calls) == (1, 0)
+    term("double_td")(context(student=(other := Counting()), target=(older := Counting())))
+    assert (other.calls, older.calls) == (2, 1)
     term("td")(here)
     assert (student.calls, lagged.calls) == (1, 1)
     term("double_td")(here)
@@ -429,6 +431,14 @@ def test_a_bonus_counts_in_the_next_states_choice_and_two_terms_share_no_target(
     assert (term("double_td", bonus=5)(here) != term("double_td")(here)).any()
     with pytest.raises(SpecError, match="labels the next states"):
         term("double_td", bonus=0.5)(context(target=target))
+
+
+def test_what_the_student_chooses_next_is_worth_what_the_lagged_one_says():
+    here = context(student=net(seed=1), target=net(seed=2), discount=0.9)
+    chosen = here.next_student.argmax(1, keepdim=True)
+    worth = here.lagged.gather(1, chosen).squeeze(1)
+    assert (worth != here.lagged.amax(1)).any()
+    torch.testing.assert_close(term("double_td").target(here), here.batch.reward + 0.9 * worth)
 
 
 def test_td_reads_the_action_taken_and_the_end_of_the_episode():

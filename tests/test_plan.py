@@ -10,7 +10,7 @@ import gymnasium
 import instances
 import pytest
 import torch
-from conftest import SIGN, Killed, SignEnv, killed_at, real_teacher
+from conftest import SIGN, Killed, SignEnv, killed_at, real_teacher, sign_network
 from tiny_envs import LINEAR, MOVED, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
 from distilrl import episodes
@@ -172,6 +172,23 @@ def test_who_acts_and_who_stays():
     torch.testing.assert_close(some.policy.network(obs)[1], before[4][1])
     with pytest.raises(KeyError):
         some.network(0)
+
+
+def test_those_that_go_on_do_so_from_their_averages():
+    some, obs = population(average=0.9), torch.randn(6, 2)
+    for one in batches(5):
+        some.update(one, START)
+    before = some.network(1)(obs)
+    some.keep([1])
+    torch.testing.assert_close(some.network(1)(obs), before)
+
+
+def test_a_later_check_that_is_worse_changes_nothing():
+    one, good, bad = Round([], 0), sign_network(), sign_network(-1.0)
+    one.note(0, {"return": 2.0}, good)
+    one.note(0, {"return": 1.0}, bad)
+    assert one.returns[0] == 2.0
+    assert one.networks[0] is good
 
 
 def test_where_there_are_more_students_than_environments_all_get_their_turn():

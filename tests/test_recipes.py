@@ -1,13 +1,15 @@
 """Recipes: each makes a configuration that reads back the same, or says in one sentence what it lacks."""
 
 import json
+from pathlib import Path
 
 import pytest
-from conftest import SIGN
+from conftest import SIGN, make_teacher, sign_network
 from tiny_envs import tiny_config
 
 from distilrl.collect import Behaviour
-from distilrl.config import TrainConfig
+from distilrl.comparison import Comparison
+from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import EnvInfo
 from distilrl.errors import SpecError
 from distilrl.heads import student_head
@@ -17,6 +19,7 @@ from distilrl.recipes import RECIPES, TEACHERLESS, recipe, settings
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
+from distilrl.teachers import TeacherFile
 from distilrl.train import train
 
 PICTURE = (4, 84, 84)
@@ -175,3 +178,33 @@ def test_students_of_real_actions_are_tanh_unless_their_spec_says_otherwise(env,
 
 def test_a_student_that_starts_from_its_teacher_keeps_the_specs_activation():
     assert make_config("svd_start", "Pendulum-v1", network="mlp:8").student.network == "mlp:8"
+
+
+def test_teachers_are_named_by_their_files_however_these_are_given():
+    """Several paths were kept as they came, and the whole run's folder could not be read."""
+    file = TeacherFile("a.zip")
+    for given in ("a.zip", Path("a.zip"), ["a.zip", Path("b.zip")], file, (file, "b.zip")):
+        config = make_config("distil", SIGN, teacher=given)
+        files = given if isinstance(given, list | tuple) else [given]
+        assert config.tasks[0].teacher == tuple(TeacherFile("ab"[n] + ".zip") for n in range(len(files)))
+        assert TrainConfig.from_json(config.to_json()) == config
+    with pytest.raises(SpecError, match="must be its file or files"):
+        make_config("distil", SIGN, teacher=make_teacher(sign_network()))
+    assert config.but(tasks=(TaskFile(SIGN),)).tasks[0].env == EnvRef(SIGN)
+
+
+def of_mine(info):
+    """A recipe of the user's own."""
+    return recipe("distil", info).but(batch_size=64, updates=3)
+
+
+def test_a_recipe_of_the_users_own_is_the_same_by_its_name():
+    """Of a student with a cell it had other batches and updates."""
+    (one, other) = (
+        make_config(name, SIGN, network="gru:4", learning_starts=800) for name in (of_mine, f"{__name__}:of_mine")
+    )
+    assert (one.optim.batch_size, one.optim.updates) == (other.optim.batch_size, other.optim.updates) == (64, 3)
+
+
+def test_a_verdict_plays_on_to_three_times_as_many_from_python_too():
+    assert (Comparison().max_episodes, Comparison(200).max_episodes, Comparison(50, 50).max_episodes) == (300, 600, 50)

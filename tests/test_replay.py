@@ -10,7 +10,7 @@ from conftest import SIGN
 from distilrl.envs import make_vec_env
 from distilrl.errors import SpecError
 from distilrl.jobs import make_config
-from distilrl.replay import Replay, ReplaySpec
+from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.scales import scale_of
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.tasks import input_statistics
@@ -112,18 +112,27 @@ def test_an_old_row_is_forgotten():
     assert sorted(o for o in every(replay) if o < 100) == [float(t) for t in range(27, 37)]
 
 
-def test_draws_follow_the_gap():
-    replay = Replay(spec(labels=2, stakes_exponent=1.0, capacity=400), CPU)
+@pytest.mark.parametrize(("exponent", "most"), [(1.0, 3.0), (0.5, 9.0)])
+def test_draws_follow_the_gap(exponent, most):
+    replay = Replay(spec(labels=2, stakes_exponent=exponent, capacity=400), CPU)
     for _ in range(100):
         zeros = torch.zeros(2, dtype=torch.bool)
         labels = torch.tensor([[0.0, 3.0], [0.0, 1.0]])
-        stakes = torch.tensor([3.0, 1.0])
+        stakes = torch.tensor([most, 1.0])
         replay.add(
             torch.zeros(2, 1), torch.zeros((2, 1), dtype=torch.int64), torch.zeros(2), zeros, zeros, labels, stakes
         )
     index = replay.draw(20_000, torch.Generator().manual_seed(0))
     share = float((index % 2 == 0).float().mean())
     assert share == pytest.approx(0.8 * 0.75 + 0.2 * 0.5, abs=0.02)
+
+
+def test_what_is_no_example_counts_nowhere():
+    """Of burn-in and of what lies behind an episode's end nothing is learnt."""
+    nothing = torch.zeros(4)
+    one = Batch(torch.zeros(4, 2), nothing.long().view(-1, 1), nothing, None, nothing.bool(), None, nothing + 1)
+    one = one._replace(valid=torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    assert float(one.mean(torch.tensor([1.0, 100.0, 3.0, 100.0]))) == 2.0
 
 
 def test_draws_survive_a_teacher_without_preferences():

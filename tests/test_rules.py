@@ -1,6 +1,7 @@
 """Rules of the whole project that one wrong line would break and no other test would notice, each by hand."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from conftest import SIGN, make_teacher, sign_network
 from instances import acceptance
-from test_evolution import MIDDLE
+from test_evolution import ACCEPTANCE, MIDDLE, REWARD, TEACHER, config_of
 from test_objective import ARM, THREE, batch, context, net
 from test_train import small
 from test_trees import DEEP, STUMP, TWO
@@ -31,7 +32,7 @@ from distilrl.heads import Categorical, Point
 from distilrl.learner import Learner, Part, Pupil
 from distilrl.networks import build
 from distilrl.objective import adversarial_states, term
-from distilrl.optimisers import Adam, set_learning_rate
+from distilrl.optimisers import Adam, move_average, set_learning_rate
 from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.population import Population
@@ -417,3 +418,44 @@ def test_an_attacked_picture_is_a_picture():
     attacked = adversarial_states(term("adversarial_kl"), context(data=batch(obs=obs), student=student))
     assert (attacked.min(), attacked.max()) == (0.0, 255.0)
     assert (attacked != obs).any()
+
+
+def test_what_ships_is_an_average():
+    average = [torch.zeros(1)]
+    move_average(average, [torch.ones(1)], 0.9, 1000)
+    assert float(average[0]) == pytest.approx(0.1)
+    move_average(average, [torch.ones(1)], 0.9, 1000)
+    assert float(average[0]) == pytest.approx(0.19)
+
+
+def test_before_there_is_a_student_the_teacher_drives_everywhere():
+    _, collector = _collected(Behaviour(epsilon=Schedule(0.0)))
+    actions, labels = collector.replay._action[:39, :, 0], collector.replay._labels[:39]
+    assert (actions == labels.argmax(-1)).all()
+
+
+def test_what_sensors_hold_begins_anew_with_an_episode():
+    info = describe_env(SIGN)
+    held = ReplaySpec(48, 4, info.obs, info.action, labels=2, sensors=Sensors(delay=1))
+    teacher = make_teacher(sign_network()).fitted(info)
+    collector = Collector(
+        make_vec_env(SIGN, 4), Replay(held, CPU), Behaviour("student"), np.random.default_rng(0), teacher
+    )
+    collector.student = Policy(sign_network(), Q)
+    for _ in zip(range(11), collector.steps(np.arange(4)), strict=False):
+        pass  # episodes last ten steps
+    assert collector.feed.steps.tolist() == [1] * 4
+
+
+def test_a_table_of_choices_has_a_row_for_each_of_the_teachers():
+    teacher, student = torch.tensor([[0], [0], [1]]), torch.tensor([[1], [1], [1]])
+    assert Q.side_by_side(teacher, student)["tables"] == [[[0, 2], [0, 1]]]
+
+
+def test_a_lucky_check_of_the_stage_with_reward_ships_nothing(monkeypatch):
+    monkeypatch.setattr(Check, "others", lambda *_given, **_more: 0.0)
+    plain, searched = (
+        train(config_of(reward), TEACHER, acceptance=ACCEPTANCE).network
+        for reward in (RewardConfig(), replace(REWARD, env_steps=3_200))
+    )
+    torch.testing.assert_close(searched.layers[-1].weight, plain.layers[-1].weight, rtol=1e-3, atol=1e-4)

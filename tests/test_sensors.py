@@ -37,6 +37,7 @@ from distilrl.sensors import Feed, Sensors
 from distilrl.spaces import Choices, EnvRef, ObsSpec
 from distilrl.tasks import make_tasks
 from distilrl.teachers import Teacher
+from distilrl.teaching import evaluate_against, evaluate_policy
 from distilrl.train import train
 
 
@@ -217,6 +218,14 @@ def test_a_run_is_evaluated_as_its_verdict_was(sign_teacher, tmp_path, capsys):
         assert main([*one, "--against", str(tmp_path / "teacher"), "--json"]) == 1
         out, err = capsys.readouterr()
         assert "The episodes of the run's own verdict, asked about once more" in " ".join(err.split())
+    # and from Python
+    here, held = tmp_path / "run", str(tmp_path / "teacher")
+    assert evaluate_policy(here, SIGN, episodes=60).return_mean == result.student.return_mean
+    assert evaluate_against(here, held, SIGN, episodes=60).policy.return_mean == result.student.return_mean
+    assert (
+        evaluate_against(held, here, SIGN, episodes=60, margin_abs=9.0).against.return_mean
+        == result.student.return_mean
+    )
     duel = json.loads(out)
     assert (duel["policy"]["return_mean"], duel["verdict"]["protocol"]) == (
         result.student.return_mean, "observations 1 step late",

@@ -23,6 +23,7 @@ from distilrl.errors import (
     EnvError,
     ExtraError,
     FileError,
+    HostileError,
     NotFiniteError,
     ResumeError,
     SpecError,
@@ -47,6 +48,7 @@ from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report, write_studies
 from distilrl.results import Duel, Results, TeacherResults, Verified
 from distilrl.schedules import Schedule
+from distilrl.sensors import Sensors
 from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.sizes import Budget
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
@@ -86,6 +88,7 @@ __all__ = [
     "FileError",
     "Gaussian",
     "Head",
+    "HostileError",
     "Job",
     "Machines",
     "Measure",
@@ -109,6 +112,7 @@ __all__ = [
     "RunVerdict",
     "Schedule",
     "SeedsResults",
+    "Sensors",
     "SpecError",
     "StopConfig",
     "StudentConfig",

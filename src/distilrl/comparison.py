@@ -36,6 +36,9 @@ from distilrl.sensors import EXACT, Sensors
 from distilrl.teachers import Teacher
 from distilrl.verdict import exact_verdict, non_inferiority
 
+LOOKS = 3
+"""How often an inconclusive verdict may look, where it is not said."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -43,8 +46,8 @@ class Comparison:
 
     episodes: int = 100
     """Paired greedy episodes at the first look; a game that repeats itself is played once from each start instead."""
-    max_episodes: int = 300
-    """An inconclusive verdict plays on, ``episodes`` more at a time, up to this many."""
+    max_episodes: int = 0
+    """An inconclusive verdict plays on, ``episodes`` more at a time, up to this many; 0: three times ``episodes``."""
     disturbed_episodes: int = 100
     """Episodes of teacher and student with random actions, and with sticky actions (Atari) or noisy observations
     (vectors), each with a verdict of its own, which needs 50 distinct ones; 0: none."""
@@ -63,6 +66,8 @@ class Comparison:
     verdict's units are then these clusters; None: each episode that differs from the others is one."""
 
     def __post_init__(self) -> None:
+        if self.max_episodes == 0 and isinstance(self.episodes, int):
+            object.__setattr__(self, "max_episodes", LOOKS * self.episodes)
         if texts := [one for one in self.measures if isinstance(one, str)]:
             raise SpecError(f"'measures' holds the text {texts[0]!r:.80}: write Measure.of({texts[0]!r:.80}).")
         check_fields(self, episodes="[2, inf)", max_episodes=f"[{self.episodes}, inf)")

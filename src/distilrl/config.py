@@ -6,6 +6,7 @@ whole.
 
 import operator
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from distilrl.collect import Behaviour
@@ -27,8 +28,8 @@ from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_fields, check_numbers, read_as, to_plain
 from distilrl.runs import RunFolder
 from distilrl.schedules import OVER, START
-from distilrl.sensors import Sensors
-from distilrl.spaces import EnvRef, ObsSpec
+from distilrl.sensors import EXACT, Sensors
+from distilrl.spaces import EnvRef, ObsSpec, env_ref
 from distilrl.specs import NetworkSpec, has_cell, history_of
 from distilrl.teachers import Combine, TeacherFile
 from distilrl.text import as_file_name
@@ -39,9 +40,19 @@ class TaskFile:
     """A task of a run: an environment and its teacher."""
 
     env: EnvRef
-    """Environment."""
+    """Environment; an id is taken too."""
     teacher: tuple[TeacherFile, ...] = ()
-    """Files of its teacher; several are an ensemble, none where there is no teacher or it is not from a file."""
+    """Files of its teacher; several are an ensemble, none where there is no teacher or it is not from a file. Paths are
+    taken too."""
+
+    def __post_init__(self) -> None:
+        given: Any = self.teacher
+        files = [given] if isinstance(given, str | Path | TeacherFile) else given
+        if not isinstance(files, list | tuple) or not all(isinstance(one, str | Path | TeacherFile) for one in files):
+            raise SpecError(f"The teacher of a task must be its file or files, got {given!r:.80}: give it to the call.")
+        named = (one if isinstance(one, TeacherFile) else TeacherFile(str(one)) for one in files)
+        object.__setattr__(self, "env", env_ref(self.env))
+        object.__setattr__(self, "teacher", tuple(named))
 
 
 @dataclass(frozen=True)
@@ -280,7 +291,8 @@ class TrainConfig:
 
     Example::
 
-        config = make_config("distil", "HalfCheetah-v5", teacher="tqc.zip").but(network="mlp:32,32", env_steps=100_000)
+        config = make_config("distil", "HalfCheetah-v5", teacher="tqc.zip", network="mlp:32,32", env_steps=100_000)
+        other = config.but(env_steps=200_000)  # which changes nothing else: a network takes its activation when made
     """
 
     recipe: str = "distil"
@@ -533,6 +545,12 @@ def train_config(folder: RunFolder) -> TrainConfig:
         SpecError: its config.json does not say it, or says what means nothing.
     """
     return read_as(TrainConfig, folder.read_config().get("train"), f"train of {folder.config}")
+
+
+def sensors_of(path: str | Path) -> Sensors:
+    """How the student of a run's folder sees; whatever is of no run sees what is there."""
+    folder = RunFolder(path).with_student()
+    return train_config(folder).student.sensors if folder.kind() is not None else EXACT
 
 
 OWN = tuple(f.name for f in fields(TrainConfig))

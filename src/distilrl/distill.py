@@ -50,7 +50,7 @@ def distill(
 
 @overload
 def distill(
-    teacher: Sequence[Teacher] | None,
+    teacher: Sequence[Teacher | str | Path] | None,
     job: Job,
     out: str | Path,
     *,
@@ -64,7 +64,7 @@ def distill(
 
 @isolated()
 def distill(
-    teacher: Teacher | Sequence[Teacher] | str | Path | None,
+    teacher: Teacher | Sequence[Teacher | str | Path] | str | Path | None,
     job: Job,
     out: str | Path,
     *,

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -14,7 +14,7 @@ from distilrl import evolution
 from distilrl.comparison import Comparison, played_once
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.devices import check_device
-from distilrl.envs import describe_env
+from distilrl.envs import asked_of, describe_env, trust
 from distilrl.errors import SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.features import refuse_memory, start_from
@@ -120,6 +120,9 @@ def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = Fa
     """
     check_device(job.train.compute.device)
     _check_verdict_env(job)
+    for ref in (*(task.env for task in job.train.tasks), *([job.verdict_env] if job.verdict_env is not None else [])):
+        if ref.named:  # by the user, not by a file: the report that follows may import what was named here
+            trust(*asked_of(ref))
     with folder.lock(), played_once():
         if resume:
             folder.continue_(job.to_json(), kind=kind, given=given, complete=lambda data: Job.from_json(data).to_json())
@@ -137,7 +140,7 @@ def make_config(
     name: str | Callable[..., TrainConfig],
     env: str | EnvRef | Callable[..., Any],
     *,
-    teacher: str | Path | TeacherFile | Sequence[TeacherFile] = (),
+    teacher: str | Path | TeacherFile | Sequence[str | Path | TeacherFile] = (),
     **changes: Any,
 ) -> TrainConfig:
     """A recipe's configuration for an environment, with some of its settings changed; ``teacher`` is only noted down.
@@ -159,12 +162,9 @@ def make_config(
     ref = env_ref(env)
     info = describe_env(ref)
     config = recipe(name, info)
-    if isinstance(teacher, str | Path):
-        teacher = TeacherFile(str(teacher))
-    files = (teacher,) if isinstance(teacher, TeacherFile) else tuple(teacher)
     known = settings(name, ref.id) if isinstance(name, str) else {}
-    known = {"tasks": (TaskFile(ref, files),)} | known
-    if isinstance(name, str):  # a recipe of the user's own has decided that
+    known = {"tasks": (TaskFile(ref, cast("Any", teacher)),)} | known
+    if isinstance(name, str) and ":" not in name:  # a recipe of the user's own has decided that
         known |= _for_cell(config, changes)
     config = config.but(**(known | changes))
     if config.student.start != "new":  # the teacher's weights and its activation belong together

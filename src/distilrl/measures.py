@@ -51,7 +51,7 @@ class Measure:
             )
         if (self.better is None) != (self.margin is None):
             raise SpecError(f"The measure '{self.name}' needs both, 'better' and 'margin', or neither.")
-        if self.margin is not None and not 0 < self.margin < math.inf:
+        if self.margin is not None and not (isinstance(self.margin, int | float) and 0 < self.margin < math.inf):
             raise SpecError(f"The margin of the measure '{self.name}' must be above 0 and finite, got {self.margin}.")
 
     @staticmethod

@@ -8,7 +8,7 @@ import numpy as np
 
 from distilrl.acceptance import accept
 from distilrl.comparison import Comparison, compare
-from distilrl.config import TrainConfig
+from distilrl.config import TrainConfig, sensors_of
 from distilrl.display import watching
 from distilrl.distill import how_played, training_of, write_reports
 from distilrl.envs import asked_of, describe_env
@@ -125,8 +125,9 @@ def evaluate_policy(
     """Full episodes on the verdict's seeds, or from every start of a game that repeats itself.
 
     Args:
-        policy: a teacher, or the file or folder that it is read from; a policy; or a network, which then is taken for
-            action values or real actions as the environment asks.
+        policy: a teacher, or the file or folder that it is read from, of a run's folder with the sensors of its
+            student; a policy; or a network, which then is taken for action values or real actions as the environment
+            asks.
         how: an environment, in which it is played greedily; or how it is played there.
         episodes: how many, where the starts cannot be counted.
         fresh: on seeds that no run plays.
@@ -138,7 +139,8 @@ def evaluate_policy(
         evaluate_policy(load_teacher("zoo/pong-dqn"), Play(EnvRef("PongNoFrameskip-v4"), sticky=0.25)).return_mean
     """
     check_number("episodes", episodes, "[2, inf)", whole=True)
-    how, policy = _played(how), _read(policy)
+    how = _seen_by(policy, _played(how))
+    policy = _read(policy)
     params = policy.params if isinstance(policy, Teacher) else None
     if isinstance(policy, Teacher):
         policy = policy.fitted(describe_env(how.env)).policy
@@ -186,7 +188,8 @@ def evaluate_against(
             something, too.
         accept_episodes: of the other and of random play, which fix the margin and what an episode may lose, at least 2:
             as many as a run's own acceptance had, to ask anew about its student.
-        sensors: how the first sees, as a run's student does; None: as ``how`` says of both.
+        sensors: how the first sees; None: as ``how`` says of both, and where that says nothing of any, a run's folder
+            as its student does.
         watch: told of episodes as they end; None: as `distill` shows it.
 
     Raises:
@@ -198,6 +201,9 @@ def evaluate_against(
     """
     check_number("accept_episodes", accept_episodes, "[2, inf)", whole=True)
     how = _played(how)
+    if sensors is None and how.sensors.exact:
+        sensors = _seen_by(policy, how).sensors
+    how = _seen_by(other, how)
     info = describe_env(how.env)
     mine, theirs = (_read(one) for one in (policy, other))
     if not isinstance(mine, Teacher) or not isinstance(theirs, Teacher):
@@ -241,6 +247,12 @@ def _read(policy: Any) -> Teacher | Network | Policy:
     if not isinstance(policy, Teacher | Network | Policy):
         raise SpecError(f"{policy!r:.80} is no policy: give a teacher, a file, or Teacher.from_callable(function).")
     return policy
+
+
+def _seen_by(policy: Any, how: Play) -> Play:
+    """How a policy is played: of a folder as that run's student sees, where nothing else is said."""
+    named = isinstance(policy, str | Path) and how.sensors.exact
+    return replace(how, sensors=sensors_of(policy)) if named else how
 
 
 def _played(how: EnvLike | Play) -> Play:

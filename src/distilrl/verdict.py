@@ -314,7 +314,7 @@ def unseen_size(sizes: NDArray[np.float64], *, repeats: bool = False) -> float:
 
     Example::
 
-        unseen_size(np.array([1.0, 1.0, 10.0]))  # 9.99
+        unseen_size(np.array([1.0, 1.0, 10.0]))  # 9.98
     """
     power = 1 if repeats else 3
     return float((sizes ** (power + 1)).sum() / (sizes**power).sum())

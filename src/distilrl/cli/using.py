@@ -13,7 +13,7 @@ from distilrl.cli.faults import print_error
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of, told_apart
 from distilrl.cli.tables import print_facts, print_measures, print_verdict
 from distilrl.comparison import Comparison
-from distilrl.config import train_config
+from distilrl.config import sensors_of
 from distilrl.display import Display, console, print_unused
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
@@ -24,7 +24,7 @@ from distilrl.plain import THREADS, check_number
 from distilrl.played import Returns
 from distilrl.results import Results
 from distilrl.runs import RunFolder
-from distilrl.sensors import EXACT, Sensors
+from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef
 from distilrl.summaries import read_results
 from distilrl.teachers import load_teacher
@@ -210,8 +210,7 @@ class Evaluate:
 
 def _sees(path: str) -> Sensors:
     """How a run's student sees, as in its verdict; whatever is of no run sees what is there."""
-    folder = RunFolder(path).with_student()
-    sensors = train_config(folder).student.sensors if folder.kind() is not None else EXACT
+    sensors = sensors_of(path)
     if not sensors.exact:
         console.print(f"{escape(path)} sees as in its run: {', '.join(sensors.words)}")
     return sensors
