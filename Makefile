@@ -28,7 +28,7 @@ quickstart: $(VENV)/.user
 
 RAY := tests/test_collectors.py tests/test_ray.py
 test: $(VENV)/.dev  # those on Ray wait for most of their time, and look for the one Ray that runs here: one process for them
-	@$(BIN)/python -m pytest $(RAY) > $(VENV)/ray.log 2>&1 & ray=$$!; \
+	@$(BIN)/python -m pytest $(RAY) > $(VENV)/ray.log 2>&1 & ray=$$!; trap 'kill $$ray' INT TERM; \
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(RAY:%=--ignore=%); others=$$?; \
 	wait $$ray; on_ray=$$?; cat $(VENV)/ray.log; exit $$((others + on_ray))
 

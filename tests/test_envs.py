@@ -618,7 +618,7 @@ def test_a_missing_package_names_its_extra(raised, extra):
 
     with pytest.raises(ExtraError) as error:
         make_vec_env(lacking, 1)
-    one_sentence(error, f"pip install 'distilrl[{extra}]'")
+    one_sentence(error, f'pip install "distilrl[{extra}]"')
 
 
 def test_mujoco_without_opengl_is_one_sentence_and_leaves_no_trace(monkeypatch):

@@ -24,6 +24,7 @@ from conftest import make_teacher, sign_network
 from test_acceptance import leaning
 from tiny_envs import tiny_job
 
+from distilrl import series
 from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.comparison import Comparison
@@ -31,9 +32,18 @@ from distilrl.config import TaskFile
 from distilrl.distill import distill
 from distilrl.envs import trust
 from distilrl.episodes import Play
-from distilrl.errors import DistilError, ExtraError, FileError, NotFiniteError, SpecError, TeacherError, WorkerError
+from distilrl.errors import (
+    DistilError,
+    EnvError,
+    ExtraError,
+    FileError,
+    NotFiniteError,
+    SpecError,
+    TeacherError,
+    WorkerError,
+)
 from distilrl.evaluate import play
-from distilrl.events import Ended, Episodes, Reached, silent
+from distilrl.events import Accepted, Ended, Episodes, Noticed, Reached, silent
 from distilrl.fanout import NOTES, Call, Place, _elsewhere, _Shared, fan_out
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical, student_head
@@ -43,10 +53,12 @@ from distilrl.networks import build
 from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.processes import TRIES, Processes
+from distilrl.provenance import _command
 from distilrl.search import Judgement
 from distilrl.series import distill_seeds, finish
 from distilrl.spaces import Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
+from distilrl.starting import brought_back
 from distilrl.sweep import SweepRow, jobs_of, sweep, write_table
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.text import LONGEST_NAME, as_file_name
@@ -536,7 +548,7 @@ def test_a_teacher_that_cannot_be_sent_says_so(fanout_home, tmp_path):
 def test_errors_survive_the_way_from_another_process():
     error = pickle.loads(pickle.dumps(ExtraError("ray", "ray", "--ray")))
     assert type(error) is ExtraError
-    assert str(error) == "--ray needs the package 'ray': install it with pip install 'distilrl[ray]'."
+    assert str(error) == "--ray needs the package 'ray': install it with pip install \"distilrl[ray]\"."
 
 
 class OddError(Exception):
@@ -656,11 +668,58 @@ def test_json_is_what_the_notes_are(tmp_path):
     """What a run says of itself is read while it is written; half a note is none."""
     from distilrl.fanout import _note, _read
 
-    assert _read(tmp_path, "a") is None
+    assert _read(tmp_path, "a") == (None, [])
     _note(tmp_path, "a").write_text('{"phase": "tea')
-    assert _read(tmp_path, "a") is None
+    assert _read(tmp_path, "a") == (None, [])
     _note(tmp_path, "a").write_text(json.dumps({"phase": "verdict", "done": 1, "total": 2, "returned": None}))
-    assert _read(tmp_path, "a") == Reached("a", "verdict", 1, 2)
+    assert _read(tmp_path, "a") == (Reached("a", "verdict", 1, 2), [])
+
+
+def noticing(path, *, watch):
+    """Has something to say, and says by which command it was begun."""
+    watch(Noticed("look here"))
+    watch(Accepted(path, unused=(Path("vecnormalize.pkl"),)))
+    return _command()
+
+
+def test_what_a_person_should_know_comes_from_other_processes_too(tmp_path, monkeypatch):
+    """Side by side nothing was told of statistics that were not used, or of worlds that do not repeat themselves."""
+    monkeypatch.setattr(sys, "argv", ["mine.py", "--often"])
+    heard = []
+    with (
+        Processes(2) as executor,
+        fan_out(
+            noticing, [Call(name, (None,)) for name in "ab"], tmp_path, executor=executor, watch=heard.append
+        ) as ended,
+    ):
+        commands = {future.result() for _, future in ended}
+    told = sorted(one.words.partition(": ")[2] for one in heard if isinstance(one, Noticed))
+    assert told == ["look here", "vecnormalize.pkl is not used: give it with --normalizer"], "once, of whichever run"
+    assert commands == {"python mine.py --often"}
+
+
+@pytest.mark.parametrize("error", [NotFiniteError, EnvError, WorkerError])
+def test_a_seed_that_fails_lets_the_others_end(sign_teacher, tmp_path, monkeypatch, error):
+    """It stopped those before it could have ended, and was not named."""
+    honest, heard = series.finish, []
+
+    def finish(teacher, job, out, **more):
+        if job.train.seed == 1:
+            raise error("The student's weights have become NaN.")
+        return honest(teacher, job, out, **more)
+
+    monkeypatch.setattr(series, "finish", finish)
+    with pytest.raises(error, match=r"^seed-1: The student's weights"):
+        distill_seeds(sign_teacher, tiny_job(env_steps=800), tmp_path / "run", 3, watch=heard.append, report=False)
+    assert [(tmp_path / "run" / f"seed-{n}" / "results.json").is_file() for n in range(3)] == [True, False, True]
+    assert [(one.run, one.verdict is None) for one in heard if isinstance(one, Ended)] == [
+        ("seed-0", False), ("seed-1", True), ("seed-2", False),
+    ]  # fmt: skip
+
+
+def test_code_that_ends_the_program_is_told_of_whatever_the_executor():
+    with pytest.raises(WorkerError, match=r"wanted to end the program \(sys.exit\(3\)\)"), brought_back():
+        sys.exit(3)
 
 
 def test_numbers_of_who_remembers_come_back_from_another_process():

@@ -168,7 +168,7 @@ def test_a_missing_extra_is_named(fanout_home, tmp_path, capsys, monkeypatch):
         pass
     config = str(fanout_home / "seeds" / "config.json")
     assert main(["distill", "--config", config, "--out", str(tmp_path / "run"), "--ray", "auto"]) == 2
-    assert "--ray needs the package 'ray': install it with pip install 'distilrl[ray]'." in " ".join(
+    assert "--ray needs the package 'ray': install it with pip install \"distilrl[ray]\"." in " ".join(
         capsys.readouterr().err.split()
     )
     assert not (tmp_path / "run").exists()

@@ -65,7 +65,8 @@ class ExtraError(DistilError):
     """An optional package is missing."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package '{package}': install it with pip install 'distilrl[{extra}]'.")
+        way = f'pip install "distilrl[{extra}]"'  # which every shell reads as one word
+        super().__init__(f"{purpose} needs the package '{package}': install it with {way}.")
 
 
 class ResumeError(DistilError):

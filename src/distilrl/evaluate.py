@@ -21,6 +21,7 @@ from distilrl.errors import FileError, SpecError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
 from distilrl.fanout import Place, worded
+from distilrl.isolation import isolated
 from distilrl.networks import Network, count_bytes
 from distilrl.policies import Policy
 from distilrl.spaces import EnvRef
@@ -267,7 +268,7 @@ def _played_elsewhere(games: list[Game], executor: Executor, total: int, watch: 
 def _play_elsewhere(game: Game, place: Place) -> Episodes:
     """A part in another process."""
     place.enter()
-    with one_thread():
+    with isolated(), one_thread():
         return game.play(silent)
 
 

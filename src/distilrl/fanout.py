@@ -21,7 +21,20 @@ from typing import Any, TypeVar
 
 from distilrl.envs import trust, trusted
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
-from distilrl.events import Check, Episodes, Event, Phase, Reached, Replaying, Step, Watch
+from distilrl.events import (
+    Accepted,
+    Check,
+    Episodes,
+    Event,
+    Noticed,
+    Phase,
+    Reached,
+    Replaying,
+    Resumed,
+    Step,
+    Unplayed,
+    Watch,
+)
 from distilrl.files import read_json, unwritable, write_text
 from distilrl.starting import brought_back, quit_by
 from distilrl.text import as_file_name, first_line
@@ -132,13 +145,18 @@ def _as_they_end(
     futures: "dict[Future[T], int]", calls: Sequence[Call], notes: Path, watch: Watch
 ) -> Iterator[tuple[int, "Future[T]"]]:
     known: dict[int, Reached] = {}
+    said: set[str] = set()
     left = set(futures)
     while left:
         ended, left = wait(left, SECONDS, FIRST_COMPLETED)
-        for future in left:
+        for future in (*left, *ended):
             number = futures[future]
-            told = _read(notes, calls[number].name)
-            if told is not None and told != known.get(number):
+            told, words = _read(notes, calls[number].name)
+            for one in words:  # of several runs mostly the same, so once
+                if one not in said:
+                    said.add(one)
+                    watch(Noticed(f"{calls[number].name}: {one}"))
+            if told is not None and future in left and told != known.get(number):
                 known[number] = told
                 watch(told)
         for future in sorted(ended, key=futures.__getitem__):
@@ -186,16 +204,20 @@ class Place:
     """Where modules are looked for, as PYTHONPATH or a script has it."""
     folder: str
     """Folder from which relative paths count."""
+    command: tuple[str, ...] = ()
+    """What was typed, as results tell it: that of the other process is its executor's own."""
 
     @classmethod
     def here(cls) -> "Place":
         """Of this process."""
-        return cls(trusted(), tuple(sys.path), str(Path.cwd()))
+        return cls(trusted(), tuple(sys.path), str(Path.cwd()), tuple(sys.argv))
 
     def enter(self) -> None:
         """Makes another process as this one, as far as its machine has the folder."""
         sys.path += [path for path in self.paths if path not in sys.path]
         trust(*self.trusted)
+        if self.command:
+            sys.argv[:] = self.command
         if os.getcwd() != self.folder and Path(self.folder).is_dir():  # noqa: PTH109 (as it was told)
             os.chdir(self.folder)
 
@@ -229,10 +251,19 @@ class _Notes:
         self._path = path
         self._phase, self._returned = "", None
         self._next = 0.0
+        self._words: list[str] = []
 
     def __call__(self, event: Event) -> None:
-        before, done, total = self._phase, 0, 0
+        before, done, total, said = self._phase, 0, 0, len(self._words)
         match event:
+            case Noticed(words=words):
+                self._words.append(words)
+            case Accepted(unused=unused) if unused:
+                self._words += [f"{path} is not used: give it with --normalizer" for path in unused]
+            case Resumed(moved=moved) if moved:
+                self._words.append(f"resumed elsewhere: {', '.join(moved)}; the last digits may differ")
+            case Unplayed(protocol=protocol, why=why):
+                self._words.append(f"{protocol}: not played ({why})")
             case Phase(name=name):
                 self._phase = name
             case Replaying(done=done, total=total):
@@ -246,9 +277,10 @@ class _Notes:
                 return
             case _:
                 return
-        if self._phase != before or time.monotonic() >= self._next:
+        if self._phase != before or len(self._words) > said or time.monotonic() >= self._next:
             self._next = time.monotonic() + SECONDS
-            self._write({"phase": self._phase, "done": done, "total": total, "returned": self._returned})
+            told = {"phase": self._phase, "done": done, "total": total, "returned": self._returned}
+            self._write(told | {"words": self._words})
 
     def _write(self, what: dict[str, Any]) -> None:
         if self._path.parent.is_dir():  # else nobody reads it any more
@@ -260,9 +292,12 @@ def _note(notes: Path, name: str) -> Path:
     return notes / f"{as_file_name(name)}.json"
 
 
-def _read(notes: Path, name: str) -> Reached | None:
-    """How far a call is, if it has said so."""
+def _read(notes: Path, name: str) -> tuple[Reached | None, list[str]]:
+    """How far a call is, if it has said so, and what a person should know of it."""
     try:
-        return Reached(run=name, **read_json(_note(notes, name)))
-    except (FileError, TypeError):
-        return None
+        told = read_json(_note(notes, name))
+        words = [str(one) for one in told.pop("words", ())]
+        reached = Reached(run=name, **told)
+    except (FileError, TypeError, KeyError, AttributeError):
+        return None, []
+    return (reached if reached.phase else None), words

@@ -15,7 +15,7 @@ from distilrl.config import TaskFile, TrainConfig
 from distilrl.display import watching
 from distilrl.distill import distill, known_card, run_job, write_reports
 from distilrl.envs import describe_env
-from distilrl.errors import SpecError
+from distilrl.errors import DistilError, EnvError, NotFiniteError, SpecError, WorkerError
 from distilrl.events import Ended, Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json_as, write_json
@@ -114,11 +114,19 @@ def distill_seeds(
             of_seed = replace(job, train=replace(job.train, seed=seed))
             calls.append(Call(f"seed-{seed}", (teacher, of_seed, folder.path / f"seed-{seed}")))
         runs: dict[int, Results] = {}
+        failed: dict[str, DistilError] = {}
         with fan_out(partial(finish, wandb=wandb), calls, folder.path, executor=executor, watch=watch) as ended:
             for number, future in ended:
-                run: Results = future.result()  # type: ignore[assignment]
+                try:
+                    run: Results = future.result()  # type: ignore[assignment]
+                except (NotFiniteError, EnvError, WorkerError) as error:  # of this one: the others go on
+                    failed[calls[number].name] = error
+                    watch(Ended(calls[number].name, None, str(error)))
+                    continue
                 runs[number] = run
                 watch(Ended(calls[number].name, run.worst, in_words(run)))
+        for name, reason in failed.items():
+            raise type(reason)(f"{name}: {reason}") from reason
         returns = [_returns(RunFolder(folder.path / call.name)) for call in calls]
         results = SeedsResults.of([runs[number] for number in sorted(runs)], returns, job.comparison.episodes)
         write_json(folder.results, results.to_json())

@@ -40,6 +40,8 @@ def brought_back() -> Iterator[None]:
     """What is raised inside is `sendable`: executors lose what they cannot send, and a pool breaks over it."""
     try:
         yield
+    except SystemExit as error:  # which would end whoever waits for it
+        raise quit_by(error) from None
     except Exception as error:
         if (sent := sendable(error)) is error:
             raise

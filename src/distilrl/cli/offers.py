@@ -72,7 +72,7 @@ def _print_fields(rows: list[dict[str, Any]]) -> None:
     """
     out = Console()
     for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
-        install = f"{page}, pip install 'distilrl[{extra}]'"
+        install = f'{page}, pip install "distilrl[{extra}]"'
         out.print(f"[bold]{escape(field)}[/]: {escape(install)}", soft_wrap=True)
         for row in own:
             tree = row["student"].startswith("tree:")  # of which nodes are counted

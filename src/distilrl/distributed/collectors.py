@@ -20,6 +20,7 @@ from distilrl.distributed.connection import connect, other_versions
 from distilrl.errors import DistilError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Watch, silent
 from distilrl.fanout import Place
+from distilrl.isolation import isolated
 from distilrl.plain import check_number
 from distilrl.provenance import package_of, versions
 from distilrl.shards import Block, Host, Order, Played, Setup, Shard
@@ -68,7 +69,7 @@ class Worker:
         if isinstance(shard, DistilError):
             return shard
         try:
-            with brought_back():
+            with isolated(), brought_back():
                 return shard.collect(order, played)
         except DistilError as error:
             return error
