@@ -57,7 +57,7 @@ def test_a_task_whose_process_is_killed_is_begun_again(ray_cluster, tmp_path):
 
 
 def test_errors_come_back_as_they_were_raised(ray_cluster):
-    with RayExecutor() as executor, pytest.raises(ExtraError, match=r"pip install 'distilrl\[ray\]'"):
+    with RayExecutor() as executor, pytest.raises(ExtraError, match=r'pip install "distilrl\[ray\]"'):
         executor.submit(refused).result()
 
 

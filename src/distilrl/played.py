@@ -261,8 +261,8 @@ class SingleReturns(Record):
         counts = len(self.teacher), len(self.student), len(self.pairs), len(self.teacher_units)
         if counts[0] != counts[1] or not counts[0] or {*counts[2:]} - {0, counts[0]}:
             raise SpecError(
-                f"'returns' holds {counts[0]} of the teacher, {counts[1]} of the student and {counts[2]} and "
-                f"{counts[3]} labels, where each episode has one: the file is damaged or of several runs."
+                f"'returns' holds {counts[0]} of the teacher, {counts[1]} of the student and {max(counts[2:])} labels, "
+                "where each episode has one: the file is damaged or of several runs."
             )
 
     def labels(self, episodes: int) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ A name that a file brings never imports a module that the user did not name: see
 """
 
 import contextlib
-import copy
 import inspect
 import logging
 import os
@@ -13,6 +12,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -332,8 +332,8 @@ def _make_registered(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)
             creator = gymnasium.envs.registration.load_env_creator(creator)
     _quiet_mujoco()
-    # of its own, since it may change what it is given; `SyncVecEnv` checks what matters, at less cost
-    kwargs: dict[str, Any] = {**copy.deepcopy(ref.kwargs), "disable_env_checker": True}
+    # lists and dicts of its own, since it may change what it is given; `SyncVecEnv` checks what matters, at less cost
+    kwargs: dict[str, Any] = {**replace(ref).kwargs, "disable_env_checker": True}
     if pictures:
         metadata = getattr(creator, "metadata", None)  # a function has none, and says nothing
         if isinstance(metadata, dict) and "rgb_array" not in metadata.get("render_modes", []):
