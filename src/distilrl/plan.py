@@ -283,6 +283,7 @@ def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
     return winner
 
 
+@isolated()
 def judged(
     teacher: Teacher | str | Path | None,
     trained: Trained,
@@ -296,19 +297,6 @@ def judged(
     """The verdict of one size of a plan, in any process; disturbed play, which decides nothing, is the winner's. Where
     it is taken on another machine, no ``parts`` of it are kept.
     """
-    with isolated():
-        return _judged(teacher, trained, job, info, acceptance, parts, watch)
-
-
-def _judged(
-    teacher: Teacher | str | Path | None,
-    trained: Trained,
-    job: Job,
-    info: EnvInfo,
-    acceptance: Acceptance,
-    parts: Path | None,
-    watch: Watch,
-) -> Judgement:
     use_threads(job.train.compute.threads)
     one = teacher if isinstance(teacher, Teacher) else load_one(teacher, job.train)
     job = replace(job, comparison=replace(job.comparison, disturbed_episodes=0))
