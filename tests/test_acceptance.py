@@ -9,6 +9,7 @@ import pytest
 from conftest import SIGN, SignEnv, make_teacher, sign_network
 from tiny_envs import tiny_config
 
+from distilrl import stats
 from distilrl.acceptance import SURE, _gain, accept, kept_acceptance
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
@@ -20,6 +21,7 @@ from distilrl.jobs import Job
 from distilrl.networks import build
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec
+from distilrl.stream import Check
 
 HOW = Play(EnvRef("CartPole-v1", {"max_episode_steps": 100}))
 
@@ -81,6 +83,43 @@ def test_it_plays_on_while_it_is_unclear():
     assert found.distinct_episodes == found.episodes  # of seeds of their own
     with pytest.raises(TeacherError, match=r"over 40 episodes\).*--accept-max-episodes"):
         accepted(1, 79)
+
+
+class WayEnv(SignEnv):
+    """Each step costs 1 until action 1 was chosen ten times without a break: random play takes a thousand."""
+
+    def reset(self, *, seed=None, options=None):
+        self.along = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        self.along = self.along + 1 if action == 1 else 0
+        return self._observe(), -1.0, self.along == 10, False, {}
+
+
+if "distilrl/WayEnv-v0" not in gymnasium.registry:
+    gymnasium.register("distilrl/WayEnv-v0", entry_point=WayEnv, max_episode_steps=400)
+
+
+def test_who_only_loses_time_scores_no_more_in_a_check_than_random_play():
+    """Checks end at twice the teacher's longest episode and random play's return was of its whole ones, so that a
+    student that stood still had a score of 0.97."""
+    how = Play(EnvRef("distilrl/WayEnv-v0"))
+    teacher, idle = (constant(action).fitted(describe_env(how.env)) for action in (1, 0))
+    known = accept(teacher, how, episodes=10)
+    assert (known.return_mean, known.check_steps, known.cut_random_return_mean) == (-10.0, 20, -20.0)
+    assert known.random_return_mean < -200
+    check = Check(tiny_config(how.env.id), known)
+    assert (check(idle.policy).score, check(teacher.policy).score) == (0.0, 1.0)
+    whole = check.whole()  # and so where an episode is played to its end
+    assert whole(idle.policy).score == stats.score(-400.0, -10.0, known.random_return_mean) < 0.0
+    assert check.parity(idle.policy, teacher, 5) == check.parity(idle.policy, None, 5) == (-400.0, whole.score(-400.0))
+
+
+def test_random_play_is_played_once_where_no_episode_of_its_is_cut():
+    known = accept(leaning(), HOW, episodes=4)
+    assert known.cut_random_return_mean is None
+    assert Check(tiny_config("CartPole-v1"), known).score(known.random_return_mean) == 0.0
 
 
 def test_a_few_equal_differences_prove_nothing():

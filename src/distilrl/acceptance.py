@@ -95,13 +95,19 @@ def accept(
             "--accept-max-episodes where returns are noisy, or pass --accept-weak-teacher, with --margin-abs."
         )
     lost = theirs.returns.max() - chance.returns.min() if exact else (theirs.returns - chance.returns).max()
-    return Acceptance(
+    found = Acceptance(
         **vars(Returns.of(theirs.returns, rng, theirs.units, exact=exact)),
         longest_episode=int(theirs.lengths.max()),
         random_return_mean=stats.mean(chance.returns),
         better_than_random=low > 0,
         worst_loss=float(lost),
     )
+    if int(chance.lengths.max()) <= found.check_steps:
+        return found
+    # a check's score is 0 for what random play makes in a check, where who only loses time loses less
+    cut = replace(how, epsilon=1.0, measures=(), max_steps=found.check_steps)
+    seeds = seeds_from(ACCEPT_SEEDS, len(chance.returns))
+    return replace(found, cut_random_return_mean=stats.mean(play(teacher.policy, cut, seeds, watch=watch).returns))
 
 
 def played_by(teacher: Teacher, how: Play, seeds: Sequence[int], watch: Watch) -> Episodes:

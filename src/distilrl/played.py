@@ -103,6 +103,13 @@ class Acceptance(Returns):
     worst_loss: float
     """The most by which an episode of random play fell short of the teacher's on the same seed; where every start was
     played, of the teacher's best."""
+    cut_random_return_mean: float | None = None
+    """Mean return of random play in episodes that end after `check_steps`; None: no episode of its was longer."""
+
+    @property
+    def check_steps(self) -> int:
+        """Steps after which a check while training ends an episode: twice the teacher's longest."""
+        return 2 * self.longest_episode
 
 
 @dataclass(frozen=True, kw_only=True)

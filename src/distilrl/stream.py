@@ -378,13 +378,12 @@ class Check:
             keep_states: states to sample.
         """
         self.acceptance = acceptance
-        longest = acceptance.longest_episode if acceptance is not None else None
         self.how = Play(
             config.tasks[number].env,
             epsilon=config.eval_epsilon,
             threads=config.compute.threads,
             workers=config.data.workers,
-            max_steps=2 * longest if longest else None,
+            max_steps=acceptance.check_steps if acceptance is not None else None,
             keep_states=keep_states,
             sensors=config.student.sensors,
             at_once=config.compute.eval_envs,
@@ -417,9 +416,11 @@ class Check:
         not come near. In a game that repeats itself it is of all there are.
         """
         mean, known = self.others(policy, episodes, watch, turn=turn), self.acceptance
-        if teacher is None or known is None or known.exact:
-            return mean, self.score(mean)
-        theirs = self._elsewhere(teacher.policy, replace(self.how, sensors=EXACT), episodes, watch, turn)
+        if known is None:
+            return mean, None
+        theirs = known.return_mean
+        if teacher is not None and not known.exact:
+            theirs = self._elsewhere(teacher.policy, replace(self.how, sensors=EXACT), episodes, watch, turn)
         return mean, stats.score(mean, theirs, known.random_return_mean)
 
     def _elsewhere(self, policy: Policy, how: Play, episodes: int, watch: Watch, turn: int) -> float:
@@ -429,7 +430,9 @@ class Check:
         return stats.mean(play(policy, replace(how, keep_states=0, max_steps=None), seeds, watch=watch).returns)
 
     def score(self, mean: float) -> float | None:
-        """The score of a mean return."""
-        if self.acceptance is None:
+        """The score of a check's mean return, beside random play in episodes that end where a check's do."""
+        known = self.acceptance
+        if known is None:
             return None
-        return stats.score(mean, self.acceptance.return_mean, self.acceptance.random_return_mean)
+        cut = known.cut_random_return_mean if self.how.max_steps is not None else None
+        return stats.score(mean, known.return_mean, known.random_return_mean if cut is None else cut)
