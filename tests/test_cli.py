@@ -163,8 +163,8 @@ def test_weights_and_biases_gets_every_check(teacher, tmp_path, monkeypatch):
         def log(self, row, step):
             logged.append((step, row))
 
-        def finish(self):
-            ended.append(True)
+        def finish(self, exit_code):
+            ended.append(exit_code)
 
     class Fake:
         @staticmethod
@@ -179,7 +179,22 @@ def test_weights_and_biases_gets_every_check(teacher, tmp_path, monkeypatch):
     assert about["config"]["train"]["tasks"][0]["env"] == {"id": SIGN}
     assert [step for step, _ in rows] == [row["env_steps"] for _, row in rows]
     assert all(row["return"] > 0 for _, row in rows)
-    assert ended == [True]
+    assert ended == [0]
+
+
+def test_weights_and_biases_that_do_not_begin_are_told_in_a_sentence(teacher, tmp_path, monkeypatch, capsys):
+    """Its own error, a traceback, was shown as a fault of ours."""
+
+    class Fake:
+        @staticmethod
+        def init(**about):
+            raise RuntimeError("no API key")
+
+    monkeypatch.setitem(sys.modules, "wandb", Fake)
+    assert distill(teacher, tmp_path / "run", "--wandb", *QUICK) == 2
+    assert "--wandb: Weights & Biases does not begin (no API key): mend that" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 LONGER = ["--steps", "4000", "--set", "learning-starts=400", "--set", "check-every=800"]

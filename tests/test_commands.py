@@ -595,16 +595,32 @@ def test_a_script_is_no_module_to_be_trusted(tmp_path):
 @pytest.mark.parametrize(("option", "value", "setting"), [
     ("--threads", "1", "threads=2"), ("--workers", "0", "workers=1"), ("--check-episodes", "5", "check-episodes=7"),
     ("--network", "mlp:4", "network=mlp:8"), ("--steps", "400", "env-steps=600"),
-    ("--stop-return", "5", "at-return=6"),
+    ("--stop-return", "5", "at-return=6"), ("--eval-envs", "5", "eval-envs=6"),
+    ("--student-delay", "1", "delay=2"), ("--student-noise", "0.1", "noise=[0.2]"),
 ])  # fmt: skip
 def test_an_option_and_a_setting_of_one_thing_are_refused(tmp_path, capsys, command, option, value, setting):
     """The setting won without a word."""
     only = {"--check-episodes": "plan", "--network": "train-teacher", "--stop-return": "train-teacher"}
+    only |= dict.fromkeys(("--eval-envs", "--student-delay", "--student-noise"), "plan")
     if only.get(option, command) != command or (command == "plan" and option == "--steps"):
         return
     words = [command, "--env", "CartPole-v1", "--out", str(tmp_path / "out"), option, value, "--set", setting]
     words += ["--teacher", "missing.zip"] if command == "plan" else []
     assert main(words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"and {option} are of one thing: leave one of them out" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("option", "value", "setting"), [
+    ("--behaviour", "student", "data.behaviour.name=teacher"), ("--reward-steps", "400", "reward.env_steps=500"),
+    ("--eval-envs", "5", "eval-envs=6"), ("--student-dropout", "0.1", "student.dropout=0.2"),
+    ("--student-flicker", "0.1", "flicker=0.2"), ("--behaviour", "student", 'behaviour={"name": "teacher"}'),
+])  # fmt: skip
+def test_an_option_of_distill_and_a_setting_of_one_thing_are_refused(tmp_path, capsys, option, value, setting):
+    """The option won without a word."""
+    words = ["distill", "--env", "CartPole-v1", "--teacher", "missing.zip", "--student", "mlp:4"]
+    assert main([*words, "--out", str(tmp_path / "out"), option, value, "--set", setting]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert f"and {option} are of one thing: leave one of them out" in said
     assert not (tmp_path / "out").exists()

@@ -68,7 +68,7 @@ GLIMPSES = Row(
     students=("cnn:8k4s2,16k4s2,16k3s2:16", "cnn:8k8s4,8k4s2:16"),
     options=f"{OPTIONS} --measure 'right>=0.025' --measure windows",
     training="--steps 128000 --set gap=-1 --set check-every=32000 --set check-episodes=200 --set final-episodes=400",
-    rules={"majority class": by_hand(lambda *_: 0), "nearest neighbour, windows by chance": by_chance},
+    rules={"always no tumour": by_hand(lambda *_: 0), "nearest neighbour, windows by chance": by_chance},
     exports=("c", "onnx"),
 )
 

@@ -7,7 +7,8 @@ to. The images of training and of the verdict are apart, whole clusters of near-
     python -m examples.diagnosis.images
     python -m examples.diagnosis.teacher --out runs/brain-teacher
     distilrl distill --teacher runs/brain-teacher --env examples.diagnosis:BrainMR-v0 \
-        --student cnn:8k5s3,16k3s2,16k3s2:16 --verdict-env-kwargs '{"split": "held-out"}' --out runs/brain
+        --student cnn:8k5s3,16k3s2,16k3s2:16 --verdict-env-kwargs '{"split": "held-out"}' --cluster cluster \
+        --margin-abs 0.025 --accept-episodes 200 --out runs/brain
 
 docs/fields/diagnosis.md says what is measured, and what must not be concluded from it.
 """

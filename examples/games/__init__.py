@@ -22,7 +22,8 @@ MINATAR_STEPS = 2_500
 Breakout puts off for ever.
 """
 MEMORY = "MiniGrid-MemoryS13Random-v0"
-"""A corridor of 4 to 10 cells: 56 starts, where the tasks of one length have fewer than a verdict needs (50)."""
+"""A corridor of 4 to 10 cells: 56 starts, where the tasks of one length have fewer than a verdict needs (50). In the
+24 of up to 6 cells one look back from its end shows the thing and a choice."""
 
 
 def _register(name: str, entry: str, **options: object) -> None:

@@ -6,7 +6,7 @@ so that training and verdict have days of their own::
     python -m examples.greenhouse.teach --out runs/greenhouse/teacher
     distilrl distill --teacher runs/greenhouse/teacher/ppo.zip --normalizer runs/greenhouse/teacher/vecnormalize.pkl \
         --env examples.greenhouse:Lettuce-v0 --verdict-env-kwargs '{"starts": [40, 60], "hours": 0.5}' \
-        --student mlp:16 --out runs/greenhouse/student
+        --cluster day --student mlp:16 --out runs/greenhouse/student
 
 Needs lettuce-greenhouse-gym (extra: environment), which is looked for when an environment is made, not here.
 """

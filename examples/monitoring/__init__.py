@@ -5,7 +5,7 @@ and days of the verdict lie in weeks of their own::
 
     distilrl train-teacher --env examples.monitoring:Sensor-v0 --steps 40000 --out runs/monitoring/teacher
     distilrl distill --teacher runs/monitoring/teacher --env examples.monitoring:Sensor-v0 \
-        --verdict-env-kwargs '{"held_out": true}' --student mlp:16 --out runs/monitoring/student
+        --verdict-env-kwargs '{"held_out": true}' --student mlp:16 --cluster day --out runs/monitoring/student
     distilrl export runs/monitoring/student --to int8 --trust examples.monitoring
 
 Needs lettuce-greenhouse-gym, in whose wheel the record lies (extra: environment); it is looked for when an environment

@@ -14,7 +14,8 @@ PUSH_STEPS = (50, 150)
 
 
 class Rough(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A robot as it is registered, and what may go wrong with it; ``info["fallen"]`` says whether it fell.
+    """A robot as it is registered, and what may go wrong with it; ``info["fallen"]`` says whether it fell, which
+    is when its environment ends an episode for its posture.
 
     With all options left out it is the robot itself, to the bit. What goes wrong is drawn from a generator that the
     episode's seed decides.

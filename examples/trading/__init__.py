@@ -5,7 +5,8 @@ Years of training and years of the verdict lie apart, and every trade pays a fee
     distilrl train-teacher --env examples.trading:SP500-v0 --env-kwargs '{"fee": 0.005}' --steps 8000 \
         --out runs/trading/teacher
     distilrl distill --teacher runs/trading/teacher --env examples.trading:SP500-v0 \
-        --verdict-env-kwargs '{"years": [2013, 2018]}' --student mlp:8 --margin-abs 0.5 --out runs/trading/student
+        --verdict-env-kwargs '{"years": [2013, 2018]}' --student mlp:8 --margin-abs 0.5 --cluster year \
+        --accept-weak-teacher --out runs/trading/student
 
 Needs gym-trading-env and arch, in whose wheel the prices lie (extra: trading); both are looked for when an environment
 is made, not here.

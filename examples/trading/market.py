@@ -94,12 +94,13 @@ class SP500(gymnasium.Env[Any, Any]):
             raise ValueError(f"'years' must be two years from {FIRST} to {LAST}, the second the later, got {years}.")
         if not 0 <= fee < 1:
             raise ValueError(f"'fee' must be a share from 0 to 1, got {fee}.")
+        trading_env = _trading_env()  # first: its absence names the extra
         frame = prices()
         frame = frame[(frame.index.year >= first) & (frame.index.year <= last)]
         if not 2 <= days < len(frame):
             raise ValueError(f"'days' must be from 2 to {len(frame) - 1}, which {first} to {last} have, got {days}.")
         self.render_mode = render_mode
-        self._inner = _trading_env()(
+        self._inner = trading_env(
             frame,
             positions=list(POSITIONS),
             dynamic_feature_functions=[lambda history: history["real_position", -1]],

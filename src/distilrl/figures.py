@@ -100,7 +100,7 @@ def _return_curve(rows: Sequence[Row], results: Results | TeacherResults) -> str
             axis.annotate(name, (0.98, height), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=8)
     marked = rows[:: max(1, len(rows) // 4)]
     above = axis.secondary_xaxis("top")
-    above.set_xticks([r["env_steps"] for r in marked], [f"{r['train_s']:.3g} s" for r in marked])
+    above.set_xticks([r["env_steps"] for r in marked], [_seconds(r["train_s"]) for r in marked])
     above.spines["top"].set_visible(False)
     above.tick_params(length=0, labelsize=8, colors=TEACHER)
     return _svg(figure)
@@ -248,7 +248,7 @@ def frontier(results: PlanResults) -> str:
     figure, axis = _figure(6.4, 3.4)
     for row, mean, worst, best in scored:
         color = STUDENT if row.student == results.winner else TEACHER
-        axis.plot([row.params] * 2, np.maximum([worst, best], LOWEST_SCORE), color=color, linewidth=1.5)
+        axis.plot([row.params] * 2, [worst, best], color=color, linewidth=1.5)
         at = max(mean, LOWEST_SCORE)
         axis.plot(row.params, at, "o" if at == mean else "v", color=color)
         _note(axis, shortened(row.student, 28), row.params, at, below=8)
@@ -367,6 +367,10 @@ def _tick(value: float, _position: float) -> str:
         if abs(value) >= size:
             return f"{value / size:g}{letter}".replace("-", "−")
     return f"{value:.6g}".replace("-", "−")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{_tick(float(f'{seconds:.3g}'), 0)} s"
 
 
 def _apart(protocols: Sequence[str]) -> list[str]:

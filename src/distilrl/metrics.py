@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from distilrl.errors import ExtraError, FileError
+from distilrl.errors import ExtraError, FileError, SpecError
 from distilrl.files import read_regular, unwritable, write_text
 from distilrl.limits import MAX_JSON_BYTES, MAX_VALUES
 from distilrl.runs import RunFolder
@@ -27,6 +27,7 @@ class Metrics:
 
         Raises:
             ExtraError: ``wandb`` is wanted but not installed.
+            SpecError: it does not begin.
             FileError: the folder of TensorBoard's events cannot be written.
         """
         self.rows: list[dict[str, str]] = [_as_text(row) for row in before]
@@ -37,9 +38,15 @@ class Metrics:
                 import wandb as weights_and_biases
             except ImportError:
                 raise ExtraError("wandb", "wandb", "--wandb") from None
-            self._wandb = weights_and_biases.init(
-                project="distilrl", name=folder.path.name, config=folder.read_config()
-            )
+            config = folder.read_config()
+            try:
+                self._wandb = weights_and_biases.init(
+                    project="distilrl", name=folder.path.resolve().name, config=config
+                )
+            except Exception as error:  # no key, no network, a disk that is full: each an error of another class
+                raise SpecError(
+                    f"--wandb: Weights & Biases does not begin ({first_line(error)}): mend that, or leave it out."
+                ) from error
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -59,7 +66,7 @@ class Metrics:
             with _told(self._events) if error is None else suppress(OSError):  # what was raised first is told
                 self._board.close()
         if self._wandb is not None:
-            self._wandb.finish()
+            self._wandb.finish(exit_code=0 if error is None else 1)
 
     def _last_step(self) -> int:
         return int(self.rows[-1]["env_steps"]) if self.rows else -1

@@ -84,7 +84,7 @@ def write_report(run: str | Path, *, watch: Watch | None = None) -> Path:
         results = read_results(source)
         with watching(watch) as watch:
             parts = _parts(folder, results, watch)
-        page = _template().render(kind=KINDS[type(results)], r=results, name=folder.path.name, **parts)
+        page = _template().render(kind=KINDS[type(results)], r=results, name=folder.path.resolve().name, **parts)
     except DAMAGED as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise FileError(
@@ -211,6 +211,7 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
         "smaller": (teacher.params or 0) / student.params,
         "faster": teacher.latency_us / student.latency_us,
         "real": bool(dimensions),
+        "logits": results.action.get("kind") == "logits",
         "half_ranges": _unit(results),
         "elsewhere": _elsewhere(results),
         "errors": figures.errors(dimensions, names[0], _unit(results)) if dimensions else "",

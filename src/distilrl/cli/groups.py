@@ -80,6 +80,8 @@ class SeenOptions:
 
 Seen = Annotated[SeenOptions, arg(name="sensor")]
 """The group as a field of a command."""
+BESIDE = {name: f"student_{name}" for name in ("noise", "delay", "dropout", "flicker")}
+"""Settings that have an option in that group, and the option."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from distilrl.cli.groups import LearningOptions, MachineOptions, Seen, SeenOptions, VerdictOptions
+from distilrl.cli.groups import BESIDE, LearningOptions, MachineOptions, Seen, SeenOptions, VerdictOptions
 from distilrl.cli.options import (
     WHERE,
     AboutFile,
@@ -217,7 +217,9 @@ class Distill:
         changes |= {name: value for name, value in usual.items() if ":" not in self.recipe or name in said}
         given = {"env_steps": self.steps, "threads": self.machine.threads, "prune_from": self.learning.prune_from}
         changes |= {name: value for name, value in given.items() if value is not None}
-        own = {name: name for name in (*usual, *given)} | {"network": "student", "env_steps": "steps"}
+        own = {name: name for name in (*usual, *given, "eval_envs")} | {"network": "student", "env_steps": "steps"}
+        own |= BESIDE | dict.fromkeys(("behaviour", "data.behaviour", "data.behaviour.name"), "behaviour")
+        own |= dict.fromkeys(("reward", "reward.env_steps"), "reward_steps")
         return changes | settings_beside(self.learning.set, said | {"student"}, own)
 
     def _tasks(self) -> tuple[TaskFile, ...]:

@@ -263,13 +263,14 @@ def settings_beside(settings: tuple[str, ...], said: Collection[str], options: d
     Args:
         settings: NAME=VALUE.
         said: names of the options that were given.
-        options: names of settings that have an option, and of that option.
+        options: names of settings that have an option, or places of parts, and of that option.
 
     Raises:
         SpecError: names a setting and its option.
     """
     changes = settings_of(settings)
-    for name in options.keys() & changes.keys():
+    places = {".".join(path) for path, _, _ in _paths(settings)}
+    for name in sorted(options.keys() & (changes.keys() | places)):
         if options[name] in said:
             told = f"--set {name} and --{options[name]}".replace("_", "-")
             raise SpecError(f"{told} are of one thing: leave one of them out.")

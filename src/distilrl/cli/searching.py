@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from distilrl.cli.groups import Seen, SeenOptions, VerdictOptions
+from distilrl.cli.groups import BESIDE, Seen, SeenOptions, VerdictOptions
 from distilrl.cli.options import (
     WHERE,
     AboutFile,
@@ -179,7 +179,8 @@ class Plan(_Search):
         Raises:
             SpecError: of what a plan has an option for, or no use.
         """
-        own = {name: name for name in ("workers", "threads", "check_episodes", "seed")}
+        own = {name: name for name in ("workers", "threads", "check_episodes", "seed", "eval_epsilon", "eval_envs")}
+        own |= BESIDE
         changes = settings_beside(self.set, getattr(self, "said", ()), own)
         for name, option in {"network": "--sizes", "env_steps": "--steps"}.items():
             if name in changes:

@@ -33,7 +33,6 @@ EXTRAS = {
     "imageio": ("imageio", "mujoco"),
     "mujoco": ("mujoco", "mujoco"),
     "pygame": ("pygame", "render"),
-    "ap_gym": ("ap-gym", "medical"),
     "gym_trading_env": ("gym-trading-env", "trading"),
     "highway_env": ("highway-env", "driving"),
     "icu_sepsis": ("icu-sepsis", "treatment"),

@@ -246,7 +246,7 @@ function show() {
   shown = (shown + 1) % data.actions.length;
 }
 show();
-const playing = data.cartpole > 0;
+const playing = data.cartpole > 0 && data.cartpole <= 10000; /* longer ones would keep the page from opening */
 const still = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)").matches;
 /* one memory: the episode on show has it */
 if (!(playing && data.remembers) && !data.image && !still) setInterval(show, 1000);
@@ -290,7 +290,7 @@ if (playing) {
     pen.beginPath(); pen.moveTo(x, 236);
     pen.lineTo(x + 150 * Math.sin(state[2]), 236 - 150 * Math.cos(state[2])); pen.stroke();
     pen.lineWidth = 1; pen.fillStyle = "#666"; pen.fillText(`step ${steps}`, 10, 20);
-    requestAnimationFrame(frame);
+    if (!still) requestAnimationFrame(frame);
   }
   frame();
 }
