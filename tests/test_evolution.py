@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -19,6 +20,7 @@ from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
 from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, VERDICT_SEEDS, play
+from distilrl.events import Noticed
 from distilrl.evolution import APART, LONGER, Search
 from distilrl.heads import Point
 from distilrl.jobs import Job
@@ -28,6 +30,7 @@ from distilrl.policies import Policy
 from distilrl.runs import RunFolder
 from distilrl.spaces import Bounds, EnvRef
 from distilrl.specs import NetworkSpec
+from distilrl.stream import Check
 from distilrl.teachers import Teacher
 from distilrl.train import train
 
@@ -200,6 +203,21 @@ def test_the_results_of_a_job_are_of_the_student_with_reward(tmp_path):
     assert results.student.score > 0.55
     assert results.env_steps == 1600 + REWARD.env_steps
     assert Job.from_json(RunFolder(tmp_path / "run").read_config()) == job
+
+
+def test_a_stage_in_which_nothing_was_better_leaves_the_student_as_it_is(monkeypatch):
+    """It came back from the search's own form, in which its last bits were others."""
+    plain = train(config_of(reward=RewardConfig()), TEACHER, acceptance=ACCEPTANCE)
+    seen = []
+    monkeypatch.setattr(Check, "others", lambda *_, **__: float("inf"))
+    short = replace(REWARD, env_steps=1)
+    found = train(config_of(reward=short), TEACHER, acceptance=ACCEPTANCE, watch=seen.append)
+    ours, theirs = (one.networks[0].state_dict() for one in (found, plain))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert [event.words for event in seen if isinstance(event, Noticed)] == [
+        f"The stage with reward had steps for a single round ({found.env_steps - plain.env_steps:,}), which moves "
+        "nothing: give it ten times as many, or leave it out."
+    ]
 
 
 def test_images_are_refused_before_training(tmp_path):

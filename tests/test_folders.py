@@ -31,12 +31,16 @@ from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.metrics import read_metrics
+from distilrl.networks import build
+from distilrl.objective import FeatureTerm, term
 from distilrl.plan import plan
 from distilrl.runs import KINDS, RESUMED, RunFolder, machine, read_config
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.spaces import Choices, EnvRef
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 from distilrl.teaching import train_teacher
+from distilrl.train import train
 from distilrl.viper import TreeConfig, distill_tree
 
 TREE = TreeConfig(leaves=4, iterations=2, states=100)
@@ -89,7 +93,7 @@ def test_no_command_writes_over_what_another_left(made, sign_teacher, kind, comm
         changed = {name for name, data in everything(made / kind).items() if before.get(name) != data}
         assert changed <= {"results.json"}
         return
-    with pytest.raises((FileError, ResumeError), match=f"holds {KINDS[kind]}"):
+    with pytest.raises(FileError, match=f"holds {KINDS[kind]}: choose another --out"):
         COMMANDS[command](sign_teacher, made / kind)
     assert everything(made / kind) == before
 
@@ -410,6 +414,46 @@ def test_a_student_that_cannot_be_made_is_refused_before_the_first_step(tmp_path
     tasks = tuple(TaskFile(EnvRef(env)) for env in envs)
     with pytest.raises(SpecError, match=re.escape(words)):
         distill([rule] * len(envs), job(**changes, tasks=tasks), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+HINT = (term("forward_kl"), FeatureTerm("hint", taps="layers.1=nope"))
+BEGUN = {
+    "run": lambda teacher, job, out: distill(teacher, job, out),
+    "seeds": lambda teacher, job, out: distill_seeds(teacher, job, out, 2),
+    "chain": lambda teacher, job, out: distill_chain(teacher, job, out, 1),
+    "tree": lambda teacher, job, out: distill_tree(teacher, job, out, TREE),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "words"),
+    [
+        ("run", {"network": "mlp:", "dueling": True}, "A dueling head needs a layer before it"),
+        ("seeds", {"network": "mlp:", "dueling": True}, "A dueling head needs a layer before it"),
+        ("run", {"network": "mlp:", "terms": (FeatureTerm("hint"),)}, "no hidden layer that can be tapped"),
+        ("run", {"terms": HINT}, "There is no module 'nope'"),
+        ("chain", {"terms": HINT}, "There is no module 'nope'"),
+        ("chain", {"prune_from": "mlp:6"}, "'prune_from' is of one student"),
+        ("tree", {"noise": (0.1, 0.1, 0.1)}, "'noise' needs one standard deviation per number"),
+        ("tree", {"round_steps": 8}, "'round_steps' is 8, but here each step is waited for"),
+    ],
+)
+def test_what_cannot_be_made_is_said_before_anything_is_written(tmp_path, command, changes, words):
+    """The teacher was played first, and what was written stood in the way of the run that was meant."""
+    wide = make_teacher(build(NetworkSpec((2,), 2, hidden=(64,)), torch.Generator().manual_seed(0)))
+    with pytest.raises(SpecError, match=words):
+        BEGUN[command](wide, job(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_several_environments_is_refused(tmp_path):
+    """All were trained, and one was shown."""
+    two = small("dqn", env_steps=480, tasks=tuple(TaskFile(EnvRef(env)) for env in (SIGN, "distilrl/LateEnv-v0")))
+    with pytest.raises(SpecError, match="train one for each"):
+        train_teacher(two, tmp_path / "run")
+    with pytest.raises(SpecError, match="'initial' is the student of one task"):
+        train(two, None, initial=sign_network())
     assert not (tmp_path / "run").exists()
 
 

@@ -20,7 +20,7 @@ from distilrl.comparison import Comparison
 from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, NotFiniteError, ResumeError, SpecError, TeacherError
-from distilrl.events import Episodes, Judged, Phase, Resumed, Step
+from distilrl.events import Episodes, Judged, Noticed, Phase, Resumed, Step
 from distilrl.export import export_policy, verify
 from distilrl.files import read_json
 from distilrl.heads import Point, head_for, student_head
@@ -507,6 +507,65 @@ def test_a_plan_that_diverges_says_who(sign_teacher, tmp_path):
         plan(sign_teacher, tiny_job(SIGN, term(explodes)), tmp_path / "plan", sizes=["mlp:4"], seeds=1)
 
 
+def test_the_others_of_a_plan_go_on_where_one_diverges(sign_teacher, tmp_path, monkeypatch):
+    """One seed of one size ended the whole plan, and for good: what is replayed diverges again."""
+    original, checks = Population.diverged, []
+
+    def diverged(self):
+        checks.append(list(self.alive))
+        return [*original(self), *({0: [1], 1: [2]}.get(len(checks) - 1, []))]  # never checked, and once
+
+    monkeypatch.setattr(Population, "diverged", diverged)
+    monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [-1.0] * len(policies))
+    events, watch = killed_at()
+    result = plan(
+        sign_teacher, tiny_job(env_steps=2400), tmp_path / "plan", sizes=["mlp:", "mlp:4"], seeds=2, watch=watch,
+        refine=False, report=False,
+    )  # fmt: skip
+    told = [event.words for event in events if isinstance(event, Noticed)]
+    assert len(told) == 2
+    assert all("have become NaN or infinite" in words and words.endswith("the others go on.") for words in told)
+    assert "mlp: (seed 1)" in told[0]
+    assert "mlp:4 (seed 0)" in told[1]
+    assert checks[0] == [0, 1, 2, 3]
+    assert 1 not in checks[1]
+    assert [row.student for row in result.frontier] == ["mlp:", "mlp:4"]
+    assert result.frontier[0].best_seed == 0
+    (_, state), *_ = [RunFolder(tmp_path / "plan").load_state()]
+    assert [student["number"] for student in state["rounds"][0]["students"]] == [0, 2, 3]
+
+
+def test_a_size_of_which_all_diverge_before_a_check_has_no_row(sign_teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(Population, "diverged", lambda self: [0] if 0 in self.alive else [])
+    result = plan(
+        sign_teacher, tiny_job(check_episodes=2), tmp_path / "plan", sizes=["mlp:", "mlp:4"], seeds=1, refine=False,
+        report=False,
+    )  # fmt: skip
+    assert [row.student for row in result.frontier] == ["mlp:4"]
+
+
+def test_a_plan_is_not_gone_on_with_by_another_loss(sign_teacher, tmp_path, monkeypatch):
+    """It went on with the edited one, and its config.json said nothing of it."""
+
+    def weighted(weight):
+        def mine(*, student, teacher):
+            return weight * (student - teacher).square().sum(1)
+
+        return mine
+
+    one, other = weighted(0.5), weighted(2.0)
+    monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [-1.0] * len(policies))  # three checks
+    events, watch = killed_at()
+    out, asked = tmp_path / "plan", {"sizes": ["mlp:4"], "seeds": 1, "refine": False, "report": False}
+    job = tiny_job(SIGN, term(one), check_episodes=2)
+    plan(sign_teacher, job, tmp_path / "whole", watch=watch, **asked)
+    moment = [n for n, event in enumerate(events) if isinstance(event, Step)][-1]
+    with pytest.raises(Killed):
+        plan(sign_teacher, job, out, watch=killed_at(moment)[1], **asked)
+    with pytest.raises(ResumeError, match=r"The code of the loss '.*mine.*' is not what it was"):
+        plan(sign_teacher, tiny_job(SIGN, term(other), check_episodes=2), out, resume=True, **asked)
+
+
 def test_ladders_fit_what_is_seen_and_done():
     head, real = TWO, student_head(Bounds((-1.0,), (1.0,)))
     small = ObsSpec((4,))
@@ -637,13 +696,17 @@ def asked_plan(teacher, out, episodes, watch=None, **changes):
 def test_another_number_may_be_asked_for_after_one_that_was_cut_short():
     """It was said to have been asked for what was never played, and could not be gone on with."""
     search = Search.__new__(Search)
-    search.job, search.after = replace(tiny_job(), comparison=Comparison(21, 63, 0)), 0
-    search._ask([60, 9000], {"mlp:4": "pass"}, 1)
+    search.job, search.after, search.folder = replace(tiny_job(), comparison=Comparison(21, 63, 0)), 0, RunFolder("p")
+    held = {"mlp:4": SimpleNamespace(worst="pass")}
+    search._ask([60, 9000], held, 1)
     assert (search.asked, search.verdicts, search.job.comparison.after) == ([60, 9000, 63], {}, 9060)
-    search._ask([60, 63], {"mlp:4": "pass"}, 1)
-    assert (search.asked, search.verdicts, search.job.comparison.after) == ([60, 63], {"mlp:4": "pass"}, 60)
-    search._ask([60, 9000], {"mlp:4": "inconclusive"}, 2)
+    search._ask([60, 63], held, 1)
+    assert (search.asked, search.verdicts, search.job.comparison.after) == ([60, 63], held, 60)
+    search._ask([60, 9000], {"mlp:4": SimpleNamespace(worst="inconclusive")}, 2)
     assert search.asked == [60, 9000], "an answer that was had is not asked for again with fewer"
+    with pytest.raises(ResumeError, match=r"answered when it was asked with up to 9,000 episodes.*--episodes 3000"):
+        search._ask([60, 9000], held | {"mlp:": SimpleNamespace(worst="fail")}, 1)
+    assert search.asked == [60, 9000], "and what failed does not get another chance"
 
 
 def test_an_undecided_plan_goes_on_with_more_episodes(sign_teacher, tmp_path, monkeypatch):
@@ -673,6 +736,15 @@ def test_an_undecided_plan_goes_on_with_more_episodes(sign_teacher, tmp_path, mo
     # what is decided is not asked again
     with pytest.raises(ResumeError, match=r"another 'comparison\.episodes'"):
         asked_plan(sign_teacher, whole, 400, resume=True)
+
+    # and without its students there is nobody to ask
+    bare = tmp_path / "bare"
+    shutil.copytree(out, bare)
+    shutil.rmtree(bare / "checkpoint")
+    with pytest.raises(ResumeError, match="no checkpoint any more, and so no students of which to ask more"):
+        asked_plan(sign_teacher, bare, 200, resume=True)
+    with pytest.raises(FileError, match=r"ask again with 'distilrl plan --resume .*bare --episodes'"):
+        export_policy(bare, "c")
 
     # killed in its second asking, it goes on there, and not with the first answer
     moment = next(n for n, event in enumerate(events) if isinstance(event, Phase) and event.name == "verdict")

@@ -217,7 +217,7 @@ def test_a_run_is_evaluated_as_its_verdict_was(sign_teacher, tmp_path, capsys):
     for one in (within[:-1], words):
         assert main([*one, "--against", str(tmp_path / "teacher"), "--json"]) == 1
         out, err = capsys.readouterr()
-        assert "The episodes of the run's own verdict, asked about once more" in " ".join(err.split())
+        assert "The run was asked about these episodes before" in " ".join(err.split())
     # and from Python
     here, held = tmp_path / "run", str(tmp_path / "teacher")
     assert evaluate_policy(here, SIGN, episodes=60).return_mean == result.student.return_mean
@@ -537,4 +537,4 @@ def test_other_play_than_the_verdicts_is_not_said_to_be_of_its_episodes(sign_tea
     short = ["--env-kwargs", '{"max_episode_steps": 5}']
     for more, said in (([], True), (["--epsilon", "0.2"], False), (short, False), (["--fresh"], False)):
         main([*words, "--env", SIGN, *more])
-        assert ("asked about once more" in " ".join(capsys.readouterr().err.split())) == said, more
+        assert ("asked about these episodes before" in " ".join(capsys.readouterr().err.split())) == said, more

@@ -74,8 +74,8 @@ class StudentConfig:
     dueling: bool = False
     """Give the student a dueling head while it trains; it ships as a plain one."""
     share: Share = "body"
-    """What the students of several tasks share: all but first layer and head, or of a convolutional network the
-    convolutions alone."""
+    """What the students of several tasks share: all but the head, and but the first layer where observations differ in
+    shape; or of a convolutional network the convolutions alone."""
     hidden_features: tuple[int, ...] = ()
     """Numbers of a vector observation that the student does not see, though its teacher does."""
     noise: tuple[float, ...] = ()
@@ -468,10 +468,6 @@ class TrainConfig:
         if not self.tasks:
             raise SpecError("The configuration names no environment: give it a task.")
         return self.tasks[0].env
-
-    def value(self, name: str) -> Any:
-        """The field of this name, in whichever group it is."""
-        return getattr(self if name in OWN else getattr(self, GROUP[name]), name)
 
     def but(self, **changes: Any) -> "TrainConfig":
         """The same with some fields changed, each by its own name, in whichever group it is.

@@ -3,8 +3,9 @@ their teacher.
 
 Augmented random search (Mania, Guy & Recht 2018, algorithm 2, V2-t) from a distilled start: random directions are tried
 both ways, the most telling ones move the weights. Departures: it starts from imitation instead of zeros, and a step is
-measured in units of each layer's root mean square, so that one radius suits all layers. Inputs stay standardised as in
-training. No gradient and no teacher is needed.
+measured in units of each layer's root mean square, so that one radius suits all layers; steps shrink to nothing over
+the budget, and both ways of a direction meet the same episodes. Inputs stay standardised as in training. No gradient
+and no teacher is needed.
 """
 
 import copy
@@ -24,7 +25,7 @@ from distilrl.episodes import ENDLESS
 from distilrl.errors import SpecError
 from distilrl.evaluate import VERDICT_SEEDS
 from distilrl.events import Check as CheckEvent
-from distilrl.events import Step, Watch
+from distilrl.events import Noticed, Step, Watch
 from distilrl.heads import Head, Units
 from distilrl.metrics import Metrics
 from distilrl.networks import Network
@@ -189,6 +190,7 @@ def with_reward(
     check = task.selection.whole()  # what is better than the teacher may last longer than its longest episode
     started, longer = time.perf_counter(), LONGER * config.stop.check_episodes
     search = Search(trained.networks[0], pupil, reward, config.seed, config.student.noise, task.pupil.units)
+    begin = search.weights.clone()
     # -- where it stands: at the distilled student, or where an earlier run was cut short
     saved = folder.load_state("reward") if folder is not None else None
     if saved is None:
@@ -227,9 +229,17 @@ def with_reward(
                 writer.write(track.history[-1])
             if folder is not None:
                 folder.save_state({"weights": search.weights, "best": best}, vars(track), name="reward")
+    if search.round == 1:
+        watch(
+            Noticed(
+                f"The stage with reward had steps for a single round ({search.env_steps:,}), which moves nothing: give "
+                "it ten times as many, or leave it out."
+            )
+        )
     return replace(
         trained,
-        networks=(search.network(best, ships=True),),
+        # unfolding and folding round: where nothing was better it is what was judged, to the bit
+        networks=trained.networks if torch.equal(best, begin) else (search.network(best, ships=True),),
         env_steps=trained.env_steps + search.env_steps,
         updates=trained.updates + search.round,
         train_s=trained.train_s + track.train_s,

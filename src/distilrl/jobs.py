@@ -19,7 +19,8 @@ from distilrl.errors import SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.features import refuse_memory, start_from
 from distilrl.heads import student_head
-from distilrl.networks import build, build_shared, reuse_head
+from distilrl.learner import make_pupils
+from distilrl.networks import build
 from distilrl.objective import FeatureTerm, check_terms
 from distilrl.origins import FIELD
 from distilrl.plain import check_fields, read_as, to_plain
@@ -237,7 +238,7 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
     Raises:
         SpecError: what the job asks for cannot be made.
     """
-    student, specs, generator = config.student, [], torch.Generator().manual_seed(0)
+    student, specs, fitted, generator = config.student, [], [], torch.Generator().manual_seed(0)
     for one, task in zip(teachers, config.tasks, strict=True):
         check_terms(config.terms, one.head)
         check_labels(config, remembers=one.policy.remembers, who=one.path)
@@ -245,6 +246,7 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
             refuse_memory(one.network)
         info = describe_env(task.env)
         check_views(config, info)
+        fitted.append(one.fitted(info))
         of = info.obs, one.head.student.width
         spec = student.spec(*of)
         specs.append(student.spec(*of, student.prune_from))
@@ -253,8 +255,9 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
             evolution.refuse_images(spec)
         if student.prune_from is not None:
             start_from(build(spec, generator), build(specs[-1], generator), "strongest")
-    for network, one in zip(build_shared(specs, generator, student.share), teachers, strict=True):
-        if student.reused_head:
-            reuse_head(network, one.plain, generator)
+    specs = [replace(spec, dueling=student.dueling) for spec in specs]
+    heads, device = [one.head.student for one in fitted], fitted[0].policy.device
+    pupils = make_pupils(specs, heads, fitted, config.terms, student, generator, device)
+    for pupil, one in zip(pupils, fitted, strict=True):
         if student.start != "new":
-            start_from(network, one.plain, "strongest")  # refused as "svd" is, and found sooner
+            start_from(pupil.student, one.plain, "strongest")  # refused as "svd" is, and found sooner

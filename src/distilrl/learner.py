@@ -1,6 +1,7 @@
 """The learner: pupils (one per task, one body), their optimiser, and one `update` per batch."""
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -13,12 +14,12 @@ from distilrl.checkpoints import below
 from distilrl.config import OptimConfig, StudentConfig
 from distilrl.context import Context
 from distilrl.discriminator import Discriminator
-from distilrl.errors import SpecError
+from distilrl.errors import ResumeError, SpecError
 from distilrl.features import FeatureMaps, start_from
 from distilrl.heads import Head, Units
 from distilrl.memories import Memories
 from distilrl.networks import Network, build_shared, reuse_head
-from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
+from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term, active, columns
 from distilrl.optimisers import (
     Adam,
     Steps,
@@ -33,6 +34,29 @@ from distilrl.replay import Batch
 from distilrl.schedules import Progress
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
+from distilrl.teachers.told import told
+
+
+def own_losses(terms: Sequence[Term]) -> dict[str, str]:
+    """Digests of the code of losses of somebody's own, by their names, which no config.json tells apart."""
+    own = {one.name: one.function for one in terms if isinstance(one, TeacherTerm)}
+    return {
+        name: hashlib.sha256(told(function).encode()).hexdigest()
+        for name, function in own.items() if function is not None
+    }  # fmt: skip
+
+
+def check_own_losses(terms: Sequence[Term], before: dict[str, str]) -> None:
+    """Refuses to go on where such a loss is not what it was.
+
+    Raises:
+        ResumeError: names the loss.
+    """
+    if changed := [name for name, code in own_losses(terms).items() if before.get(name) != code]:
+        raise ResumeError(
+            f"The code of the loss '{changed[0]}' is not what it was when the run began: bring it back, or begin "
+            "another run in another folder."
+        )
 
 
 class Part(NamedTuple):

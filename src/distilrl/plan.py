@@ -102,6 +102,11 @@ def plan(
     begun = _begun(folder, job) if resume else job
     with watching(watch) as watch, claimed(folder, begun, kind="plan", resume=resume, **asdict(options)):
         known = _known(folder)
+        if known is not None and _asks_more(known, job) and folder.load_state() is None:
+            raise ResumeError(
+                f"{folder.path} has no checkpoint any more, and so no students of which to ask more: make another plan "
+                "with --config."
+            )
         if known is not None and not _asks_more(known, job):  # nothing is left to do
             _refuse_half_asked(known, folder)
             known_card(RunFolder(folder.path / "winner"), one)
@@ -200,14 +205,15 @@ def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge, ended: in
             search.load(saved, ended)
         found = search.round(specs)
         # -- between the largest that fell short and the smallest that did not
-        between = between_reached(specs, [row.reached for row in found]) if options.refine else []
+        sizes = [row.spec for row in found]
+        between = between_reached(sizes, [row.reached for row in found]) if options.refine else []
         between = [spec for spec in between if options.budget.allows(spec, search.head, info)]
         found = sorted([*found, *search.round(between)], key=lambda row: row.spec.params)
         search.finish()
     one.to("cpu")
     winner = _winner(in_turn(found, search.margin), search, judge)
     if winner is not None:
-        _write(winner, search, judge)
+        _write(winner, search, judge, started)
     results = PlanResults(
         env=info.id,
         environment=info.ref.to_json(),
@@ -268,7 +274,7 @@ def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
         winner = row
     rows = rows[len(search.verdicts) :]
     teacher = search.teacher if judge.executor is None else judge.teacher
-    common = (judge.info, search.card.judged, judge.parts if judge.executor is None else None)
+    common = (judge.info, search.card.judged, judge.parts)
     calls = [Call(row.spec.describe(), (teacher, *search.trained(row), *common)) for row in rows]
     taken: dict[int, Future[Judgement]] = {}
     turn = 0
@@ -277,6 +283,8 @@ def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
             taken[number] = future
             while turn in taken:
                 search.judged(rows[turn], taken[turn].result())
+                if judge.executor is not None:  # which tells how far it is, and nothing of what it found
+                    judge.watch(Judged(taken[turn].result().of_return, calls[turn].name))
                 if rows[turn].verdict not in HOLDS:
                     return winner
                 winner, turn = rows[turn], turn + 1
@@ -290,13 +298,11 @@ def judged(
     job: Job,
     info: EnvInfo,
     acceptance: Acceptance,
-    parts: Path | None,
+    parts: Path,
     *,
     watch: Watch = silent,
 ) -> Judgement:
-    """The verdict of one size of a plan, in any process; disturbed play, which decides nothing, is the winner's. Where
-    it is taken on another machine, no ``parts`` of it are kept.
-    """
+    """The verdict of one size of a plan, in any process; disturbed play, which decides nothing, is the winner's."""
     use_threads(job.train.compute.threads)
     one = teacher if isinstance(teacher, Teacher) else load_one(teacher, job.train)
     job = replace(job, comparison=replace(job.comparison, disturbed_episodes=0))
@@ -306,13 +312,15 @@ def judged(
     return Judgement(results.worst, results.verdict)
 
 
-def _write(winner: Row, search: Search, judge: _Judge) -> None:
+def _write(winner: Row, search: Search, judge: _Judge, started: float) -> None:
     """The folder of the size that passes, with all that a run of its own would say of it."""
     folder, info, (trained, job) = RunFolder(judge.folder / "winner"), judge.info, search.trained(winner)
     how = replace(how_played(info, job.train, Machines(executor=judge.executor)), parts=judge.parts)
 
+    known = winner.judgement.of_return if winner.judgement is not None else None
+
     def rest(event: Event) -> None:
-        if not isinstance(event, Judged):  # which was told in its turn
+        if not (isinstance(event, Judged) and event.verdict == known):  # which was told in its turn
             judge.watch(event)
 
     results, episodes = results_of(search.teacher, trained, 0, job, how, search.card.judged, rest)
@@ -320,4 +328,4 @@ def _write(winner: Row, search: Search, judge: _Judge) -> None:
     sha256 = folder.save_student(trained.networks[0], trained.heads[0], info, job.train.recipe)
     write_metrics(folder.metrics, trained.history)
     write_json(folder.episodes, episodes.to_json())
-    write_json(folder.results, replace(results, wall_s=search.train_s, student_sha256=sha256).to_json())
+    write_json(folder.results, replace(results, wall_s=time.perf_counter() - started, student_sha256=sha256).to_json())

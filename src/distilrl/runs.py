@@ -199,9 +199,16 @@ class RunFolder:
             homes = " or ".join(str(spec.parents[1]) for spec in inside[:3])
             return FileError(f"{self.path} holds no student of its own: give {homes}.")
         if kind == "plan" and (self.path / "plan.json").is_file():
+            found = read_json(self.path / "plan.json")
+            open_yet = any(row.get("verdict") == "inconclusive" for row in found.get("frontier", ()))
             return FileError(
                 f"{self.path} holds a plan in which no size was shown to be within the margin, so that it has no "
-                f"{what}: make another with more --steps, larger --sizes, more --episodes or a larger --margin."
+                f"{what}: "
+                + (
+                    f"ask again with 'distilrl plan --resume {self.path} --episodes' and more of them than before."
+                    if open_yet
+                    else "make another with more --steps, larger --sizes or a larger --margin."
+                )
             )
         links = sorted(self.path.glob("assistant-*/results.json")) if kind == "chain" else []
         ended = next((home.parent for home in links if read_json(home).get("chain")), None)  # the last says how it went

@@ -11,12 +11,14 @@ from torch import Tensor
 from distilrl import stats
 from distilrl.checkpoints import below, load_weights
 from distilrl.config import RewardConfig
-from distilrl.errors import NotFiniteError
+from distilrl.errors import NotFiniteError, ResumeError
 from distilrl.evaluate import latency_us, size
-from distilrl.events import Phase, Replaying, Resumed, Step, Watch
+from distilrl.events import Noticed, Phase, Replaying, Resumed, Step, Watch
 from distilrl.heads import Head
 from distilrl.jobs import Job
+from distilrl.learner import check_own_losses, own_losses
 from distilrl.networks import Network, blank
+from distilrl.next_steps import PLAYED_ON
 from distilrl.objective import TeacherTerm
 from distilrl.plain import from_plain, to_plain
 from distilrl.played import RunVerdict, TeacherCard
@@ -122,7 +124,7 @@ class Round:
         tensors = {f"{k}.{n}": value for k, one in self.networks.items() for n, value in one.state_dict().items()}
         about = {"begin": self.begin, "checks": self.checks, "over": self.over, "temperature": self.temperature}
         students = [
-            {"network": one.spec.to_json(), "return": self.returns[k], "history": self.histories[k]}
+            {"number": k, "network": one.spec.to_json(), "return": self.returns[k], "history": self.histories[k]}
             for k, one in sorted(self.networks.items())
         ]
         return tensors, about | {"specs": [spec.to_json() for spec in self.specs], "students": students}
@@ -132,7 +134,8 @@ class Round:
         """Reads back what `state` gave."""
         about = {name: state[name] for name in ("begin", "checks", "over", "temperature")}
         found = cls([NetworkSpec.from_json(spec, where) for spec in state["specs"]], **about)
-        for k, student in enumerate(state["students"]):
+        for student in state["students"]:
+            k = int(student["number"])
             network = blank(NetworkSpec.from_json(student["network"], where))
             load_weights(network, below(tensors, f"{k}."), where)
             found.networks[k] = network.eval().requires_grad_(False)
@@ -183,7 +186,8 @@ class Search:
         self.after = job.comparison.after
         """Episodes that were not to be asked about, before any were."""
         self.asked = [job.comparison.max_episodes]
-        """Most episodes of a verdict, each time that they were taken; all but the last left the plan undecided."""
+        """Most episodes of a verdict, each time that they were taken; all but the last left the plan undecided, or were
+        cut short."""
         self.verdicts: dict[str, Judgement] = {}
         """Those taken, by sizes in few words."""
         self._population: Population | None = None
@@ -205,7 +209,8 @@ class Search:
         self._done += 1
         while not one.over and self._population is not None:
             self._go_on(one, self._population)
-        return [self._row(one, number) for number in range(len(one.specs))]
+        rows = [self._row(one, number) for number in range(len(one.specs))]
+        return [row for row in rows if row is not None]
 
     def finish(self) -> None:
         """No round comes any more."""
@@ -250,8 +255,9 @@ class Search:
         data = self.config.data
         before = max(0, data.learning_starts - one.begin)  # steps in which nothing can be learnt yet
         self._learn(population, one.begin, before - (-(data.env_steps - before) * (one.checks + 1) // CHECKS))
-        self._check(population, one)
-        rest = [k for k in population.alive if one.returns[k] < self.wanted]
+        sound = self._sound(population, one)
+        self._check(population, one, sound)
+        rest = [k for k in sound if one.returns[k] < self.wanted]
         going_on = sorted(rest, key=lambda k: one.returns[k], reverse=True)[: (len(rest) + 1) // 2]
         if going_on:
             population.keep(going_on)
@@ -272,29 +278,49 @@ class Search:
             self.watch(Step(stream.env_steps - begin, data.env_steps))
         self.train_s += time.perf_counter() - started
 
-    def _check(self, population: Population, one: Round) -> None:
-        """Plays each living student, and notes its row of metrics and its network."""
-        if bad := population.diverged():
-            spec, seed = self._owners(one)[bad[0]]
-            optim = self.config.optim
-            raise NotFiniteError(
+    def _sound(self, population: Population, one: Round) -> list[int]:
+        """Living students but those that have diverged, of whom their last check stays.
+
+        Raises:
+            NotFiniteError: none is left.
+        """
+        bad, optim = population.diverged(), self.config.optim
+        sound = [k for k in population.alive if k not in bad]
+        for k in bad:
+            spec, seed = self._owners(one)[k]
+            words = (
                 f"The weights of {spec.describe()} (seed {seed}) have become NaN or infinite by update "
                 f"{population.updates}: training has diverged, lower 'learning_rate' ({optim.learning_rate}) or "
-                f"'max_grad_norm' ({optim.max_grad_norm})."
+                f"'max_grad_norm' ({optim.max_grad_norm})"
             )
+            if not sound:
+                raise NotFiniteError(f"{words}.")
+            self.watch(Noticed(f"{words}; the others go on."))
+        return sound
+
+    def _check(self, population: Population, one: Round, students: Sequence[int]) -> None:
+        """Plays these students, and notes for each its row of metrics and its network."""
         still = self.stream.replay.still()
-        networks = [population.network(k, still) for k in population.alive]
+        networks = [population.network(k, still) for k in students]
         means = returns_of(
             [Policy(network, self.head) for network in networks], self.check, self.stream.info, self.watch
         )
-        about = {"env_steps": self.stream.env_steps, "updates": population.updates, "train_s": self.train_s}
-        for k, network, mean in zip(population.alive, networks, means, strict=True):
+        about = {
+            "env_steps": self.stream.env_steps,
+            "updates": population.updates,
+            "train_s": self.train_s,
+            "labelled_states": self.stream.labelled_states,
+        }
+        for k, network, mean in zip(students, networks, means, strict=True):
             row = about | {"return": mean, "score": self.check.score(mean), "agreement": None}
             one.note(k, row, network)
 
-    def _row(self, one: Round, number: int) -> Row:
-        """What became of the students of one size."""
-        members = range(number * self.seeds, (number + 1) * self.seeds)
+    def _row(self, one: Round, number: int) -> Row | None:
+        """What became of the students of one size; None where all have diverged before a check."""
+        first = number * self.seeds
+        members = [k for k in range(first, first + self.seeds) if k in one.returns]
+        if not members:
+            return None
         leader = max(members, key=one.returns.__getitem__)
         network, reached = one.networks[leader].cpu(), one.returns[leader] >= self.wanted
         scores = [self.check.score(one.returns[k]) for k in members]
@@ -302,7 +328,7 @@ class Search:
             spec=one.specs[number],
             network=network,
             scores=[score for score in scores if score is not None],
-            best_seed=members.index(leader),
+            best_seed=leader - first,
             history=one.histories[leader],
             temperature=one.temperature,
             latency_us=latency_us(Policy(network, self.head), self.stream.info),
@@ -310,22 +336,24 @@ class Search:
         )
 
     def trained(self, row: Row) -> tuple[Trained, Job]:
-        """The best student of a size as a run of its own would give it, and the job of that run."""
-        stream = self.stream
+        """The best student of a size as a run of its own would give it, and the job of that run; steps and seconds are
+        those of all that learned beside it until its last check.
+        """
+        last = row.history[-1]
         # the settings with which it was trained: a stage with reward was not among them
         changes = {"network": row.spec.describe(), "seed": self.config.seed + row.best_seed, "reward": RewardConfig()}
         trained = Trained(
             networks=(row.network,),
             heads=(self.head,),
-            env_steps=stream.env_steps,
-            updates=row.history[-1]["updates"],
-            train_s=self.train_s,
+            env_steps=last["env_steps"],
+            updates=last["updates"],
+            train_s=last["train_s"],
             temperatures=(row.temperature,),
             stopped="the plan's end",
             history=row.history,
             params=row.spec.params,
-            labelled_states=stream.labelled_states,
-            env_ids=(stream.info.id,),
+            labelled_states=last["labelled_states"],
+            env_ids=(self.stream.info.id,),
         )
         return trained, replace(self.job, train=self.config.but(**changes))
 
@@ -339,9 +367,17 @@ class Search:
     def _ask(self, asked: list[int], verdicts: dict[str, Judgement], ended: int) -> None:
         """Goes on with verdicts; or asks for them anew on seeds behind theirs, where more episodes are asked for, or
         others than of a time that was cut short, ``ended`` being how many were not.
+
+        Raises:
+            ResumeError: that time came to an answer.
         """
         most = self.job.comparison.max_episodes
         if most > asked[-1] or (most != asked[-1] and len(asked) > ended):
+            if any(one.worst == "fail" for one in verdicts.values()):
+                raise ResumeError(
+                    f"{self.folder.path} was answered when it was asked with up to {asked[-1]:,} episodes, and was cut "
+                    f"short then: go on with --episodes {asked[-1] // PLAYED_ON}."
+                )
             asked, verdicts = [*asked, most], {}
         self.asked, self.verdicts = asked, verdicts
         comparison = replace(self.job.comparison, after=self.after + sum(asked[:-1]))
@@ -354,6 +390,7 @@ class Search:
         tensors["generator"] = self.generator.get_state()
         state: dict[str, Any] = {
             "stream": about,
+            "losses": own_losses(self.config.terms),
             "over": self.over,
             "train_s": self.train_s,
             "verdicts": to_plain(self.verdicts),
@@ -382,6 +419,8 @@ class Search:
         tensors, state = saved
         with fitting():
             self.over, self.train_s = state["over"], state["train_s"]
+            if not self.over:
+                check_own_losses(self.config.terms, state["losses"])
             verdicts = from_plain(dict[str, Judgement], state["verdicts"], "the checkpoint")
             self._ask(list(state["asked"]), verdicts, ended)
             for number, one in enumerate(state["rounds"]):

@@ -20,7 +20,7 @@ from distilrl.events import Ended, Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json_as, write_json
 from distilrl.isolation import isolated
-from distilrl.jobs import Job, claimed, load_one, with_files
+from distilrl.jobs import Job, claimed, load_one, teachers_of, try_student, with_files
 from distilrl.networks import Network
 from distilrl.plain import check_number
 from distilrl.played import SingleEpisodes, SingleReturns
@@ -107,8 +107,10 @@ def distill_seeds(
     if len(job.train.tasks) > 1:
         raise SpecError("A study over seeds is of one task: give one environment, or leave the seeds out.")
     job.train.but(seed=job.train.seed + seeds - 1)
+    try_student(job.train, teachers_of(teacher, job.train))
     folder = RunFolder(out)
-    with watching(watch) as watch, claimed(folder, job, kind="seeds", resume=folder.config.is_file(), seeds=seeds):
+    again = folder.kind() == "seeds"
+    with watching(watch) as watch, claimed(folder, job, kind="seeds", resume=again, seeds=seeds):
         calls = []
         for seed in range(job.train.seed, job.train.seed + seeds):
             of_seed = replace(job, train=replace(job.train, seed=seed))
@@ -202,6 +204,8 @@ def distill_chain(
             "A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants "
             "out."
         )
+    if assistants and job.train.student.prune_from is not None:
+        raise SpecError("'prune_from' is of one student, which assistants would share: leave one of them out.")
     factor = (spec.params / first.params) ** (1 / (assistants + 1))
     if assistants and not spec.widths and not spec.convs:
         raise SpecError(
@@ -220,8 +224,9 @@ def distill_chain(
     ]
     last = _link(whole, job, job.train.student.network, taught_by[-1])
     about = {"teacher": [asdict(file) for file in files]}
-    given = about | {"assistants": assistants}
-    with watching(watch) as watch, claimed(whole, last, kind="chain", resume=whole.config.is_file(), **given):
+    given, again = about | {"assistants": assistants}, whole.kind() == "chain"
+    try_student((jobs[0][1] if jobs else last).train, [first])  # those behind it are of its kind
+    with watching(watch) as watch, claimed(whole, last, kind="chain", resume=again, **given):
         of_each = about | {"student": last.train.student.network}
         results = _distill_chain(first, [*jobs, (whole, last)], of_each, wandb, watch)
         if report:

@@ -116,6 +116,19 @@ def check_views(config: TrainConfig, info: EnvInfo) -> None:
         raise SpecError(f"'hidden_features' are places in a vector observation, and {info.id} has {obs.shape}.")
 
 
+def check_waits(config: TrainConfig) -> None:
+    """Refuses rounds where each step is waited for.
+
+    Raises:
+        SpecError: the configuration has them.
+    """
+    if config.data.round_steps > 0:
+        raise SpecError(
+            f"'round_steps' is {config.data.round_steps}, but here each step is waited for: leave it at 0, 'shards' at "
+            "1."
+        )
+
+
 def check_labels(config: TrainConfig, *, remembers: bool, who: str) -> None:
     """Refuses to ask a teacher that remembers about a share of the steps.
 
@@ -245,10 +258,7 @@ class Stream:
     def _envs(self) -> VecEnv:
         """All environments, to be stepped together."""
         data, config = self.config.data, self.config
-        if data.round_steps > 0:
-            raise SpecError(
-                f"'round_steps' is {data.round_steps}, but here each step is waited for: leave it at 0, 'shards' at 1."
-            )
+        check_waits(config)
         return make_vec_env(
             self.env, data.n_envs, threads=config.compute.threads, workers=data.workers, for_learning=data.for_learning
         )

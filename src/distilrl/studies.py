@@ -238,7 +238,7 @@ class _Run:
         if high <= low:
             raise SpecError(
                 f"{self.path} has no score: in its first {episodes} episodes its teacher returns what random does, or "
-                "less."
+                "less: leave it out, or compare runs that were judged with more --episodes."
             )
         return high, low
 
@@ -280,7 +280,8 @@ def _runs(path: Path, *, inside: bool = True) -> Iterator[_Run]:
     path = folder.path
     if not folder.results.is_file():
         # what lies in a folder that is of something, and is not finished, are parts of it
-        within = sorted(one.parent for one in path.glob("*/results.json")) if inside and folder.kind() is None else []
+        apart = inside and folder.kind() is None and path.is_dir()
+        within = [one for one in sorted(path.iterdir()) if _has_students(one)] if apart else []
         if not within:
             raise folder.lacking("results.json")
         for one in within:

@@ -295,7 +295,8 @@ class PlanResults(Shown):
     frontier: tuple[PlanRow, ...]
     """A row for each size, smallest first."""
     asked: tuple[int, ...]
-    """Most episodes of a verdict, each time that they were taken: all but the last left the plan undecided."""
+    """Most episodes of a verdict, each time that they were taken: all but the last left the plan undecided, or were cut
+    short."""
     provenance: Provenance
     """What it was made with."""
 

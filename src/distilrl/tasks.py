@@ -291,10 +291,12 @@ def make_tasks(
     judges: list[Teacher | None] = _each(judge, config, "judge")
     if None in teachers and (any(term.needs_teacher for term in config.terms) or config.data.behaviour.asks(START)):
         raise SpecError(f"The recipe '{config.recipe}' needs a teacher, in its terms or to act: give it one.")
+    if initial is not None and len(teachers) > 1:
+        raise SpecError("'initial' is the student of one task, and these are several: leave it out.")
     tasks: list[Task] = []
     with closed_on_error(lambda: close_streams(tasks)):  # those before one that is refused
         for number, (teacher, accepted, judge) in enumerate(zip(teachers, acceptances, judges, strict=True)):
-            tasks.append(Task(config, number, teacher, accepted, initial if number == 0 else None, collectors, judge))
+            tasks.append(Task(config, number, teacher, accepted, initial, collectors, judge))
     return tasks
 
 

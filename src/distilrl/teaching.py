@@ -76,6 +76,8 @@ def train_teacher(
         train_teacher(make_config("dqn", "CartPole-v1", at_return=500), "runs/teacher")
     """
     check_number("episodes", episodes, "[2, inf)", whole=True)
+    if len(config.tasks) > 1:
+        raise SpecError("A teacher is trained in one environment, and these are several tasks: train one for each.")
     folder = RunFolder(out)
     with watching(watch) as watch, claimed(folder, Job(config), kind="teacher", resume=resume, episodes=episodes):
         if resume and folder.results.is_file():  # nothing is left to do

@@ -5,13 +5,11 @@ Resuming: ALE cannot save its state, so a checkpoint holds the actions taken so 
 which restores environments and replay exactly; if what is then seen differs, the run says so and stops.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,14 +19,14 @@ from distilrl import evolution, stats
 from distilrl.checkpoints import below
 from distilrl.config import TrainConfig
 from distilrl.devices import check_device
-from distilrl.errors import NotFiniteError, ResumeError, closed_on_error
+from distilrl.errors import NotFiniteError, closed_on_error
 from distilrl.events import Check, Phase, Replaying, Resumed, Step, Watch, silent
 from distilrl.finalists import Finalists
 from distilrl.isolation import isolated
-from distilrl.learner import Learner, Part, make_pupils
+from distilrl.learner import Learner, Part, check_own_losses, make_pupils, own_losses
 from distilrl.metrics import Metrics
 from distilrl.networks import Network
-from distilrl.objective import TeacherTerm, columns
+from distilrl.objective import columns
 from distilrl.plain import read_as
 from distilrl.played import Acceptance
 from distilrl.runs import RunFolder, fitting
@@ -36,7 +34,6 @@ from distilrl.shards import Collectors
 from distilrl.stream import nothing_drawn
 from distilrl.tasks import PRUNE_AT, Task, close_streams, make_tasks
 from distilrl.teachers import Teacher
-from distilrl.teachers.told import told
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
 
@@ -364,7 +361,7 @@ class _Run:
         """Writes the checkpoint and the best students so far."""
         tensors, numbers = self.learner.state()
         state: dict[str, Any] = numbers | {"track": vars(self.track), "best": self.finalists.values, "tasks": []}
-        state["losses"] = self._own_losses
+        state["losses"] = own_losses(self.config.terms)
         for task in self.tasks:
             own, about = task.state()
             tensors |= {f"task.{task.number}.{k}": v for k, v in own.items()}
@@ -382,21 +379,8 @@ class _Run:
         with fitting():
             self._load(tensors, state)
 
-    @cached_property
-    def _own_losses(self) -> dict[str, str]:
-        """What tells the code of losses of somebody's own, by their names."""
-        own = {one.name: one.function for one in self.config.terms if isinstance(one, TeacherTerm)}
-        return {
-            name: hashlib.sha256(told(function).encode()).hexdigest()
-            for name, function in own.items() if function is not None
-        }  # fmt: skip
-
     def _load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        if changed := [name for name, code in self._own_losses.items() if state["losses"].get(name) != code]:
-            raise ResumeError(
-                f"The code of the loss '{changed[0]}' is not what it was when the run began: bring it back, or begin "
-                "another run in another folder."
-            )
+        check_own_losses(self.config.terms, state["losses"])
         self.track = read_as(_Track, state["track"])
         if not all(isinstance(row["env_steps"], int) for row in self.track.history):
             raise ValueError("a check that does not say after how many steps it was")

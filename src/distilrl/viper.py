@@ -34,7 +34,7 @@ from distilrl.results import Distilling, Made, Results
 from distilrl.runs import RunFolder, fitting
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds
-from distilrl.stream import Check, Stream
+from distilrl.stream import Check, Stream, check_labels, check_views, check_waits
 from distilrl.teachers import Teacher
 from distilrl.trees import (
     PONG_FRAMES,
@@ -148,6 +148,9 @@ def distill_tree(
         raise SpecError(
             f"{info.id} has images {info.obs.shape} of {info.obs.dtype}: 'pong' reads {PONG_FRAMES}, bytes."
         )
+    check_views(job.train, info)
+    check_labels(job.train, remembers=one.policy.remembers, who=one.path)
+    check_waits(job.train)
     with watching(watch) as watch, claimed(folder, job, kind="tree", resume=resume, **asdict(config)):
         if resume and folder.results.is_file():  # nothing is left to do
             known_card(folder, one)

@@ -182,6 +182,12 @@ class Distill:
             config = config.but(behaviour=replace(config.data.behaviour, name=self.learning.behaviour))
         if self.learning.reward_steps:
             config = config.but(reward=replace(config.reward, env_steps=self.learning.reward_steps))
+        if config.reward.env_steps == 0 and (
+            idle := [text for text in self.learning.set if text.startswith("reward.")]
+        ):
+            raise SpecError(
+                f"--set {idle[0]}: there is no stage with reward: give --reward-steps too, or leave it out."
+            )
         config = self.seen.of(config)
         if self.machine.collectors and config.data.round_steps == 0:
             config = _in_rounds(config, self.machine.collectors, shards)

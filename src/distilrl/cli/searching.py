@@ -185,7 +185,7 @@ class Plan(_Search):
         for name, option in {"network": "--sizes", "env_steps": "--steps"}.items():
             if name in changes:
                 raise SpecError(f"--set {name.replace('_', '-')}: a plan has {option} for that.")
-        idle = [text for text in self.set if text.startswith("reward.")]
+        idle = [text for text in self.set if text.partition("=")[0].partition(".")[0] == "reward"]
         idle += [name for name in changes if GROUP[name] == "stop" and name != "check_episodes"]
         if idle:
             raise SpecError(

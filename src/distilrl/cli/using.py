@@ -84,8 +84,7 @@ def _judged_so(folder: RunFolder, how: Play) -> bool:
         return False
     env = EnvRef.from_json(found.verdict_environment or found.environment, "environment")
     same = (env, found.protocol.get("epsilon", 0.0)) == (how.env, how.epsilon) and how.sticky is None
-    # of all starts there are no others, and a plan that was asked again has its verdict of later ones
-    return same and not found.verdict.exact and not found.verdict.after
+    return same and not found.verdict.exact  # of all starts there are no others
 
 
 POLICIES = ("spec.json", "student/spec.json", "tree.json")
@@ -171,7 +170,7 @@ class Evaluate:
             sensors=seen if self.against is None else _sees(self.against),
         )
         if other is not None and not self.fresh and _judged_so(RunFolder(home), how):
-            console.print("The episodes of the run's own verdict, asked about once more: --fresh plays others.")
+            console.print("The run was asked about these episodes before: --fresh plays others.")
         if other is None:
             with told_apart(self.json), Display() as watch:
                 alone = evaluate_policy(policy, how, episodes=self.episodes, fresh=self.fresh, watch=watch)

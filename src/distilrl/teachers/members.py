@@ -17,7 +17,9 @@ from distilrl.teachers.teacher import Teacher
 
 @dataclass(frozen=True)
 class FamilyTeacher(Teacher):
-    """Teachers of a family's members, of which each observation asks one; a plain `Teacher` once it is `fitted`."""
+    """Teachers of a family's members, of which each observation asks one; a plain `Teacher` once it is `fitted`. Of
+    real actions it has no critic, so that states are drawn evenly.
+    """
 
     member: str = ""
     """Name of the number of an observation that says which."""
