@@ -42,7 +42,7 @@ from distilrl.errors import (
     WorkerError,
 )
 from distilrl.evaluate import play
-from distilrl.events import Accepted, Ended, Episodes, Noticed, Reached, silent
+from distilrl.events import Accepted, Ended, Episodes, Judged, Noticed, Reached, silent
 from distilrl.fanout import NOTES, Call, Place, _elsewhere, _Shared, fan_out
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical, student_head
@@ -199,11 +199,14 @@ def test_a_plan_is_the_same_whatever_the_executor(fanout_home, tmp_path, name):
     changes = {"sizes": ["mlp:", "mlp:2", "mlp:4"], "seeds": 1, "refine": False, "report": False}
     one = plan(None, job(fanout_home), tmp_path / "one", **changes)
     with EXECUTORS[name]() as executor:
-        two = plan(None, job(fanout_home), tmp_path / "two", **changes, executor=executor)
+        told = []
+        two = plan(None, job(fanout_home), tmp_path / "two", **changes, executor=executor, watch=told.append)
         executor.shutdown(cancel_futures=True)
     assert without_times(one.to_json()) == without_times(two.to_json())
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert not (tmp_path / "two" / NOTES).exists()
+    judged = [event.of for event in told if isinstance(event, Judged) and event.of]
+    assert judged == [row.student for row in reversed(two.frontier) if row.verdict], "each in its turn"
 
 
 def threads_of(job, out, *, watch):

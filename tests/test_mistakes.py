@@ -165,6 +165,14 @@ def errors(tmp_path, teacher):
             ["plan", "--teacher", teacher, "--env", SIGN, "--out", out, "--set", "reward.env_steps=9"],
             "a plan has checks of its own and no stage with reward",
         ),
+        "search's reward as a whole": (
+            ["plan", "--teacher", teacher, "--env", SIGN, "--out", out, "--set", 'reward={"env_steps": 9}'],
+            "a plan has checks of its own and no stage with reward",
+        ),
+        "a setting of no stage": (
+            [*base, "--set", "reward.radius=0.1"],
+            "--set reward.radius=0.1: there is no stage with reward: give --reward-steps too",
+        ),
         "no search": (["tree", "--out", out], "--teacher or --env is missing"),
         "kwargs": ([*base, "--env-kwargs", "{fault"], "--env-kwargs is not JSON"),
         "kwargs of a list": ([*base, "--env-kwargs", "[1]"], "--env-kwargs must be a JSON object"),
@@ -214,7 +222,7 @@ KINDS = (
     "pixel student", "unwritable", "no student", "no out", "resume nothing", "config nothing", "config and student",
     "resume and steps", "resume and what is usual", "best of one teacher", "assistants of a pruned student",
     "kwargs of the verdict", "teacher's config and seed", "search's config and sizes", "search's own option",
-    "search's own checks", "search's reward",
+    "search's own checks", "search's reward", "search's reward as a whole", "a setting of no stage",
     "no search", "report nothing",
     "watch nothing", "config of a folder", "config of results", "evaluate nothing", "evaluate elsewhere",
     "no episodes", "one episode against", "against nothing",

@@ -143,6 +143,10 @@ def test_a_folder_of_all_kinds_has_a_row_for_each_that_is_finished(tmp_path):
     write_json(tmp_path / "all" / "teacher" / "results.json", {})
     (tmp_path / "all" / "notes.txt").write_text("of the user")
     assert [(row.name, row.iqm) for row in compare(tmp_path / "all").rows] == [("plan", 1.0), ("run", 0.9)]
+    # and where such a folder is a row of its own
+    run(tmp_path / "one", 0.5)
+    both = compare(tmp_path / "all", tmp_path / "one").rows
+    assert [(row.name, row.runs, row.iqm) for row in both] == [("all", 2, 0.95), ("one", 1, 0.5)]
 
 
 def test_folders_of_one_name_are_told_apart_by_what_differs(tmp_path, monkeypatch):
