@@ -27,6 +27,7 @@ RUNS: dict[str, tuple[str, str, float, Comparison]] = {
         ("breakout", ("zoo/breakout-dqn", "BreakoutNoFrameskip-v4", 0.01, BREAKOUT)),
     )
     for path in sorted(RESULTS.glob(f"{game}-*/results.json"))
+    if path.parent.name != "pong-61k-robust"  # which is of sticky actions, and judged in its own run
 }
 
 

@@ -323,7 +323,10 @@ def run(folder: Path, names: list[str], seeds: int, jobs: int) -> None:
         keys: list[dict[str, Any]] = [{"student": "teacher", "hidden": "", "seed": 0}]
         for seed in range(seeds):
             keys += [{"student": student, "hidden": "", "seed": seed} for student in task.sees]
-            keys += [{"student": student, "hidden": task.hidden, "seed": seed} for student in task.blind + task.rivals]
+            others = [one for one in task.blind + task.rivals if seed == 0 or one not in ("raptor", "randomised")]
+            keys += [
+                {"student": student, "hidden": task.hidden, "seed": seed} for student in others
+            ]  # two have no seed
         fill(OUT / f"{name}.jsonl", functools.partial(line, folder, name), keys, jobs)
 
 

@@ -38,9 +38,15 @@ PONG, STUDENT = "PongNoFrameskip-v4", "cnn:16,16,16:64"
 SHARD, STEPS = 32, 8
 """Environments of a shard, and vector steps of a round."""
 COUNTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000]
-ASSUMED = {"gpu_update_us": 300.0, "network_bytes_per_s": 10e9 / 8, "latency_s": 0.5e-3, "straggling": 0.1}
-"""Not measured here: an update of 64 on a GPU, the head's network (10 Gb/s), one way to a collector, and the standard
-deviation of a shard's time as a share of it."""
+ASSUMED = {
+    "gpu_update_us": 300.0,
+    "network_bytes_per_s": 10e9 / 8,
+    "latency_s": 0.5e-3,
+    "straggling": 0.1,
+    "student_us": 50.0,
+}
+"""Not measured here: an update of 64 on a GPU, the head's network (10 Gb/s), one way to a collector, the standard
+deviation of a shard's time as a share of it, and a student's answer for one environment."""
 
 
 def cpu_seconds(work: Callable[[], object], times: int) -> float:
@@ -241,7 +247,7 @@ def simulated(world: World, collectors: int, about: dict[str, float], rounds: in
 
 def worlds(found: dict[str, Any]) -> list[World]:
     """What is asked about."""
-    pong_us = found["shard_us"] - found["teacher_us"] - found["student_us"]
+    pong_us = found["shard_us"] - found["teacher_us"] - ASSUMED["student_us"]
     teacher, cpu, gpu = found["teacher_us"], found["cpu_update_us"], ASSUMED["gpu_update_us"]
     small = {"teacher_us": 20.0, "bytes_per_state": 200.0}
     return [
@@ -262,7 +268,6 @@ def main() -> None:
     parser.add_argument("--measured", type=Path, help="a scaling.json whose measurements are used again")
     given = parser.parse_args()
     found = json.loads(given.measured.read_text())["measured"] if given.measured else measure()
-    found.setdefault("student_us", 50.0)
     about = {**ASSUMED, **{k: v for k, v in found.items() if isinstance(v, float | int)}}
     table: dict[str, Any] = {}
     for world in worlds(found):
