@@ -349,7 +349,8 @@ class TrainConfig:
         if with_td and self.optim.n_step < 1:
             raise SpecError("A TD term needs 'n_step' of at least 1.")
         labels = self.data.behaviour.labels
-        if self.optim.n_step > 0 and self.needs_teacher and all(one.end is None for one in labels):
+        some = not self.data.behaviour.labels_all
+        if self.optim.n_step > 0 and some and self.needs_teacher and all(one.end is None for one in labels):
             labelled = [self.data.behaviour.labels_step(step, START) for step in range(1000 + self.optim.n_step)]
             if not any(map(operator.and_, labelled, labelled[self.optim.n_step :])):
                 raise SpecError(
