@@ -24,7 +24,7 @@ from distilrl.envs import trust
 from distilrl.episodes import Play
 from distilrl.errors import SpecError, TeacherError
 from distilrl.evaluate import play
-from distilrl.events import silent
+from distilrl.events import Noticed, silent
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
@@ -150,6 +150,18 @@ def test_one_student_of_two_tasks_with_different_spaces(tmp_path, mix):
     page = folder.report.read_text(encoding="utf-8")
     assert "One network of" in page
     assert "distilrl-WideSignEnv-v0/report.html" in page
+
+
+@pytest.mark.parametrize(("network", "told"), [("mlp:16", True), ("mlp:16,8", False)])
+def test_students_that_share_no_layer_are_told_of(tmp_path, network, told):
+    """One layer behind observations of two shapes is nothing in common: two students, and no word of it."""
+    events = []
+    distill(
+        None, Job(two_tasks(tmp_path, network=network, env_steps=480), Comparison(20, 20, 0)), tmp_path / "run",
+        report=False, watch=events.append,
+    )  # fmt: skip
+    words = [event.words for event in events if isinstance(event, Noticed) and "share no layer" in event.words]
+    assert bool(words) == told
 
 
 def test_tasks_of_one_folder_are_refused():

@@ -20,7 +20,7 @@ from distilrl.checkpoints import below
 from distilrl.config import TrainConfig
 from distilrl.devices import check_device
 from distilrl.errors import NotFiniteError, closed_on_error
-from distilrl.events import Check, Phase, Replaying, Resumed, Step, Watch, silent
+from distilrl.events import Check, Noticed, Phase, Replaying, Resumed, Step, Watch, silent
 from distilrl.finalists import Finalists
 from distilrl.isolation import isolated
 from distilrl.learner import Learner, Part, check_own_losses, make_pupils, own_losses
@@ -142,6 +142,10 @@ class _Run:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.finalists = Finalists(self.tasks, config)
         self.learner = self._learner()
+        weights = [weight for pupil in self.learner.pupils for weight in pupil.student.parameters()]
+        if len(tasks) > 1 and len(set(map(id, weights))) == len(weights):
+            shape = f"{config.student.network} has none that fits all"
+            watch(Noticed(f"The students of these tasks share no layer, since {shape}: give it one more of one width."))
         self.stride = config.data.n_envs * len(self.tasks)
         self._losses: dict[str, list[Tensor]] = {}
         self._clock = time.perf_counter()
