@@ -116,6 +116,31 @@ def test_who_only_loses_time_scores_no_more_in_a_check_than_random_play():
     assert check.parity(idle.policy, teacher, 5) == check.parity(idle.policy, None, 5) == (-400.0, whole.score(-400.0))
 
 
+class LateEnv(SignEnv):
+    """What an episode is worth is told at its end: nothing where action 1 was chosen ten times, else a loss of 1."""
+
+    def reset(self, *, seed=None, options=None):
+        self.along = self.taken = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        self.along, self.taken = (self.along + 1 if action == 1 else 0), self.taken + 1
+        return self._observe(), -float(self.taken == 400), self.along == 10, False, {}
+
+
+if "distilrl/AtTheEnd-v0" not in gymnasium.registry:
+    gymnasium.register("distilrl/AtTheEnd-v0", entry_point=LateEnv, max_episode_steps=400)
+
+
+def test_where_all_is_lost_at_the_end_a_check_is_held_against_whole_episodes():
+    """Cut before, random play has lost nothing there, and there would be no score at all."""
+    how = Play(EnvRef("distilrl/AtTheEnd-v0"))
+    known = accept(constant(1).fitted(describe_env(how.env)), how, episodes=20, weak_ok=True)
+    assert known.random_return_mean < known.return_mean == 0.0
+    assert known.cut_random_return_mean is None
+    assert Check(tiny_config("distilrl/AtTheEnd-v0"), known).score(0.0) == 1.0
+
+
 def test_random_play_is_played_once_where_no_episode_of_its_is_cut():
     known = accept(leaning(), HOW, episodes=4)
     assert known.cut_random_return_mean is None

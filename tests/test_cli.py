@@ -192,7 +192,7 @@ def test_weights_and_biases_that_do_not_begin_are_told_in_a_sentence(teacher, tm
 
     monkeypatch.setitem(sys.modules, "wandb", Fake)
     assert distill(teacher, tmp_path / "run", "--wandb", *QUICK) == 2
-    assert "--wandb: Weights & Biases does not begin (no API key): mend that" in " ".join(
+    assert "--wandb: Weights & Biases does not begin (no API key): go on with --resume" in " ".join(
         capsys.readouterr().err.split()
     )
 

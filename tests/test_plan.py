@@ -10,7 +10,7 @@ import gymnasium
 import instances
 import pytest
 import torch
-from conftest import SIGN, Killed, SignEnv, killed_at, real_teacher, sign_network
+from conftest import SIGN, Killed, SignEnv, killed_at, make_teacher, real_teacher, sign_network
 from tiny_envs import LINEAR, MOVED, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
 from distilrl import episodes
@@ -507,41 +507,81 @@ def test_a_plan_that_diverges_says_who(sign_teacher, tmp_path):
         plan(sign_teacher, tiny_job(SIGN, term(explodes)), tmp_path / "plan", sizes=["mlp:4"], seeds=1)
 
 
-def test_the_others_of_a_plan_go_on_where_one_diverges(sign_teacher, tmp_path, monkeypatch):
+def poison(population, k):
+    """Weights of one student that are NaN, as they become where training diverges."""
+    ((members, module),) = [group for group in population.groups if k in group[0]]
+    with torch.no_grad():
+        if isinstance(module, StackedMLP):
+            module.weights[0][members.index(k)] = float("nan")
+        else:
+            next(module.parameters()).fill_(float("nan"))
+
+
+def poisoned(monkeypatch, when):
+    """Has students diverge in these stretches between checks, {number of the stretch: students}."""
+    original = Search._learn
+
+    def learn(self, population, begin, until):
+        for k in when.get(self.rounds[-1].checks, ()):
+            if k in population.alive:
+                poison(population, k)
+        original(self, population, begin, until)
+
+    monkeypatch.setattr(Search, "_learn", learn)
+
+
+@pytest.mark.parametrize(
+    ("env", "teacher", "sizes"),
+    [
+        (SIGN, lambda: make_teacher(sign_network()), ["mlp:", "mlp:4"]),
+        (LINEAR, linear_teacher, ["mlp:", "mlp:4@tanh"]),
+        (LINEAR, linear_teacher, ["gru:2", "mlp:4@history=2"]),
+    ],
+    ids=["choices", "real", "memory"],
+)
+def test_the_others_of_a_plan_go_on_where_one_diverges(tmp_path, monkeypatch, env, teacher, sizes):
     """One seed of one size ended the whole plan, and for good: what is replayed diverges again."""
-    original, checks = Population.diverged, []
-
-    def diverged(self):
-        checks.append(list(self.alive))
-        return [*original(self), *({0: [1], 1: [2]}.get(len(checks) - 1, []))]  # never checked, and once
-
-    monkeypatch.setattr(Population, "diverged", diverged)
-    monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [-1.0] * len(policies))
+    poisoned(monkeypatch, {0: [1], 1: [2]})  # one before its first check, one behind it
+    monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [-1e3] * len(policies))
+    asked = {"sizes": sizes, "seeds": 2, "refine": False, "report": False}
     events, watch = killed_at()
-    result = plan(
-        sign_teacher, tiny_job(env_steps=2400), tmp_path / "plan", sizes=["mlp:", "mlp:4"], seeds=2, watch=watch,
-        refine=False, report=False,
-    )  # fmt: skip
+    whole = plan(teacher(), tiny_job(env, env_steps=2400), tmp_path / "whole", watch=watch, **asked)
     told = [event.words for event in events if isinstance(event, Noticed)]
-    assert len(told) == 2
-    assert all("have become NaN or infinite" in words and words.endswith("the others go on.") for words in told)
-    assert "mlp: (seed 1)" in told[0]
-    assert "mlp:4 (seed 0)" in told[1]
-    assert checks[0] == [0, 1, 2, 3]
-    assert 1 not in checks[1]
-    assert [row.student for row in result.frontier] == ["mlp:", "mlp:4"]
-    assert result.frontier[0].best_seed == 0
-    (_, state), *_ = [RunFolder(tmp_path / "plan").load_state()]
+    assert len(told) == len(whole.diverged) == 2
+    assert all("have become NaN or infinite" in words and words.endswith("it learns no more.") for words in told)
+    first, second = (row.student for row in whole.frontier)
+    assert whole.diverged == (f"{first} (seed 1)", f"{second} (seed 0)")
+    assert whole.frontier[0].best_seed == 0
+    # and it is gone on with as it would have gone on
+    moment = [n for n, event in enumerate(events) if isinstance(event, Step)][-1]
+    with pytest.raises(Killed):
+        plan(teacher(), tiny_job(env, env_steps=2400), tmp_path / "cut", watch=killed_at(moment)[1], **asked)
+    again = plan(teacher(), tiny_job(env, env_steps=2400), tmp_path / "cut", resume=True, **asked)
+    assert without_clock(again) == without_clock(whole)
+    (ours, state), (theirs, _) = (RunFolder(tmp_path / name).load_state() for name in ("cut", "whole"))
     assert [student["number"] for student in state["rounds"][0]["students"]] == [0, 2, 3]
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items() if name.startswith("round."))
+
+
+def test_a_plan_all_of_whose_living_students_diverge_keeps_what_was_checked(sign_teacher, tmp_path, monkeypatch):
+    poisoned(monkeypatch, {1: range(4)})
+    monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [-1e3] * len(policies))
+    result = plan(
+        sign_teacher, tiny_job(env_steps=2400), tmp_path / "plan", sizes=["mlp:", "mlp:4"], seeds=2, refine=False
+    )
+    assert len(result.diverged) == 2, "those that had not been dropped"
+    assert [row.student for row in result.frontier] == ["mlp:", "mlp:4"]
+    assert f"The weights of {', '.join(result.diverged)} became NaN" in RunFolder(tmp_path / "plan").report.read_text()
 
 
 def test_a_size_of_which_all_diverge_before_a_check_has_no_row(sign_teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(Population, "diverged", lambda self: [0] if 0 in self.alive else [])
+    poisoned(monkeypatch, {0: [0]})
     result = plan(
         sign_teacher, tiny_job(check_episodes=2), tmp_path / "plan", sizes=["mlp:", "mlp:4"], seeds=1, refine=False,
         report=False,
     )  # fmt: skip
     assert [row.student for row in result.frontier] == ["mlp:4"]
+    assert result.diverged == ("mlp: (seed 0)",)
 
 
 def test_a_plan_is_not_gone_on_with_by_another_loss(sign_teacher, tmp_path, monkeypatch):
@@ -704,8 +744,11 @@ def test_another_number_may_be_asked_for_after_one_that_was_cut_short():
     assert (search.asked, search.verdicts, search.job.comparison.after) == ([60, 63], held, 60)
     search._ask([60, 9000], {"mlp:4": SimpleNamespace(worst="inconclusive")}, 2)
     assert search.asked == [60, 9000], "an answer that was had is not asked for again with fewer"
-    with pytest.raises(ResumeError, match=r"answered when it was asked with up to 9,000 episodes.*--episodes 3000"):
-        search._ask([60, 9000], held | {"mlp:": SimpleNamespace(worst="fail")}, 1)
+    failed = held | {"mlp:": SimpleNamespace(worst="fail")}
+    with pytest.raises(ResumeError, match=r"failed when it was asked with up to 9,000 episodes.*--episodes 3000"):
+        search._ask([60, 9000], failed, 1)
+    with pytest.raises(ResumeError, match=r"go on with Comparison\(max_episodes=50\)"):  # which no option says
+        search._ask([20, 50], failed, 1)
     assert search.asked == [60, 9000], "and what failed does not get another chance"
 
 
@@ -729,6 +772,8 @@ def test_an_undecided_plan_goes_on_with_more_episodes(sign_teacher, tmp_path, mo
     found = asked_plan(sign_teacher, whole, 200, watch, resume=True)
     assert (found.winner, found.asked, found.undecided) == ("mlp:", (51, 600), False)
     assert not any(isinstance(event, Step) for event in events), "nobody learns anything"
+    named = [event.of for event in events if isinstance(event, Judged)]
+    assert named == [row.student for row in reversed(found.frontier) if row.verdict], "each is told once"
     verdict = read_json(whole / "winner" / "results.json")["verdict"]
     assert (verdict["result"], verdict["after"]) == ("pass", 51)
     assert found.env_steps == first.env_steps

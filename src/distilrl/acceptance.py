@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,9 @@ def accept(
         return found
     # a check's score is 0 for what random play makes in a check, where who only loses time loses less
     cut = replace(how, epsilon=1.0, measures=(), max_steps=found.check_steps)
-    seeds = seeds_from(ACCEPT_SEEDS, len(chance.returns))
-    return replace(found, cut_random_return_mean=stats.mean(play(teacher.policy, cut, seeds, watch=watch).returns))
+    mean = stats.mean(play(teacher.policy, cut, seeds_from(ACCEPT_SEEDS, len(chance.returns)), watch=watch).returns)
+    # where what is lost is lost at an episode's end, a check does not see it, and whole episodes say more
+    return replace(found, cut_random_return_mean=mean) if mean < found.return_mean else found
 
 
 def played_by(teacher: Teacher, how: Play, seeds: Sequence[int], watch: Watch) -> Episodes:
@@ -199,7 +200,9 @@ def kept_acceptance(
         The acceptance, and the file that it was read from; None where it was made.
     """
     # in other batches and on other threads a network's last digits are others
-    path = place("acceptance", teacher, how, episodes=[episodes, max_episodes], batches=[how.at_once, how.threads])
+    holds = sorted(one.name for one in fields(Acceptance))  # what one of before does not say is not unsaid here
+    batches = [how.at_once, how.threads]
+    path = place("acceptance", teacher, how, episodes=[episodes, max_episodes], batches=batches, holds=holds)
     if path is None:
         return make(), None
     path = path.with_suffix(".json")

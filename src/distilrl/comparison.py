@@ -171,6 +171,7 @@ def compare(
         verdict, measured = games.verdict(tolerance, looks, exact=exact), games.measured(looks)
         if "inconclusive" not in (verdict.result, *(one.verdict.result for one in measured if one.verdict)):
             break
+    verdict = replace(verdict, after=comparison.after)
     watch(Judged(verdict))
     theirs, ours = games.returns(rng, exact=exact)
     sides = {
@@ -179,7 +180,6 @@ def compare(
     }
     score = stats.score(ours.return_mean, theirs.return_mean, acceptance.random_return_mean)
     worst = disagreements(teacher.head, student.head, sides["student_states"], games.ours[0].states, info)
-    verdict = replace(verdict, after=comparison.after)
     measured = tuple(
         one if one.verdict is None else replace(one, verdict=replace(one.verdict, after=comparison.after))
         for one in measured

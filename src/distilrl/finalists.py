@@ -51,7 +51,9 @@ class Finalists:
         """Compares the best student by what it made on other episodes from now on: a check that was luck does not
         stand in the way of the others.
         """
-        value = self._value(found)
+        # in checks' scores, whose 0 may lie elsewhere than that of whole episodes
+        known = zip(self.tasks, found, strict=True)
+        value = self._value([(mean, task.selection.score(mean)) for task, (mean, _) in known])
         del self.values[0]
         place = sum(other > value for other in self.values)
         self.values.insert(place, value)

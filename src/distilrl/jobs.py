@@ -256,7 +256,9 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
         if student.prune_from is not None:
             start_from(build(spec, generator), build(specs[-1], generator), "strongest")
     specs = [replace(spec, dueling=student.dueling) for spec in specs]
-    heads, device = [one.head.student for one in fitted], fitted[0].policy.device
+    heads, (device, *others) = [one.head.student for one in fitted], list({one.policy.device for one in fitted})
+    if others:  # until each stream has moved its own
+        return
     pupils = make_pupils(specs, heads, fitted, config.terms, student, generator, device)
     for pupil, one in zip(pupils, fitted, strict=True):
         if student.start != "new":

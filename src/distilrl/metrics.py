@@ -45,7 +45,8 @@ class Metrics:
                 )
             except Exception as error:  # no key, no network, a disk that is full: each an error of another class
                 raise SpecError(
-                    f"--wandb: Weights & Biases does not begin ({first_line(error)}): mend that, or leave it out."
+                    f"--wandb: Weights & Biases does not begin ({first_line(error)}): go on with --resume, with it "
+                    "where that is mended, or without."
                 ) from error
         self._board: Any = None
         try:

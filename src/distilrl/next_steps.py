@@ -74,6 +74,11 @@ def _environments(folder: RunFolder) -> list[EnvRef]:
     return [EnvRef.from_json(one, "env") for one in environments if one]
 
 
+def asked_with(most: int) -> str:
+    """How a plan is asked with up to so many episodes, on the command line or else from Python."""
+    return f"--episodes {most // PLAYED_ON}" if most % PLAYED_ON == 0 else f"Comparison(max_episodes={most})"
+
+
 def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
     """What each command is for, and its words without the program's name."""
     match results:

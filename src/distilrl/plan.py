@@ -21,7 +21,7 @@ from distilrl.heads import Head
 from distilrl.isolation import isolated
 from distilrl.jobs import Job, Machines, claimed, load_one, with_files
 from distilrl.metrics import write_metrics
-from distilrl.next_steps import PLAYED_ON
+from distilrl.next_steps import asked_with
 from distilrl.objective import check_terms
 from distilrl.played import Acceptance
 from distilrl.provenance import Provenance
@@ -83,7 +83,7 @@ def plan(
     Raises:
         SpecError: no size fits the budget, or the recipe asks for what a plan cannot do.
         FileError: the folder holds a plan, or something else of distilrl's, already; or nothing to continue.
-        ResumeError: it holds another plan, or the environment does not replay.
+        ResumeError: it holds another plan, a loss or the environment is not what it was, or its checkpoint is gone.
 
     Example::
 
@@ -153,7 +153,7 @@ def _refuse_half_asked(known: PlanResults, folder: RunFolder) -> None:
     if len(asked) > len(known.asked):
         raise ResumeError(
             f"{folder.path} was asked again, with up to {asked[-1]:,} episodes, and that was cut short: go on with "
-            f"--episodes {asked[-1] // PLAYED_ON}, which plays up to {PLAYED_ON} times as many."
+            f"{asked_with(asked[-1])}."
         )
 
 
@@ -231,6 +231,7 @@ def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge, ended: in
         frontier=tuple(row.result(search.head) for row in found),
         asked=tuple(search.asked),
         provenance=Provenance.of(info.ref.id, config.compute.threads),
+        diverged=tuple(name for one in search.rounds for name in one.diverged),
     )
     write_json(folder / "plan.json", results.to_json())
     RunFolder(folder).forget_parts()
@@ -274,7 +275,7 @@ def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
         winner = row
     rows = rows[len(search.verdicts) :]
     teacher = search.teacher if judge.executor is None else judge.teacher
-    common = (judge.info, search.card.judged, judge.parts)
+    common = (judge.info, search.card.judged, judge.parts if judge.executor is None else None)
     calls = [Call(row.spec.describe(), (teacher, *search.trained(row), *common)) for row in rows]
     taken: dict[int, Future[Judgement]] = {}
     turn = 0
@@ -284,7 +285,8 @@ def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
             while turn in taken:
                 search.judged(rows[turn], taken[turn].result())
                 if judge.executor is not None:  # which tells how far it is, and nothing of what it found
-                    judge.watch(Judged(taken[turn].result().of_return, calls[turn].name))
+                    student = spelled(rows[turn].spec, real=search.head.real)
+                    judge.watch(Judged(taken[turn].result().of_return, student))
                 if rows[turn].verdict not in HOLDS:
                     return winner
                 winner, turn = rows[turn], turn + 1
@@ -298,11 +300,13 @@ def judged(
     job: Job,
     info: EnvInfo,
     acceptance: Acceptance,
-    parts: Path,
+    parts: Path | None,
     *,
     watch: Watch = silent,
 ) -> Judgement:
-    """The verdict of one size of a plan, in any process; disturbed play, which decides nothing, is the winner's."""
+    """The verdict of one size of a plan, in any process; disturbed play, which decides nothing, is the winner's. Where
+    it is taken in another process no ``parts`` of it are kept: that goes on for a while when the plan has ended.
+    """
     use_threads(job.train.compute.threads)
     one = teacher if isinstance(teacher, Teacher) else load_one(teacher, job.train)
     job = replace(job, comparison=replace(job.comparison, disturbed_episodes=0))

@@ -191,7 +191,9 @@ class Population:
             else:
                 row = (owners[mine].unsqueeze(1) == places).int().argmax(1)
                 result[mine] = self._numbers(module, obs[mine])[0][row, torch.arange(len(mine))]
-        return result
+        return result.nan_to_num(
+            0.0, 0.0, 0.0
+        )  # who has diverged is found at the next check, and ends nobody else's play
 
     @torch.enable_grad()
     def update(self, batch: Batch, progress: Progress) -> Tensor:
@@ -362,7 +364,8 @@ class _RememberingInTurn(nn.Module):
     def forward(self, obs: Tensor, state: State) -> tuple[Tensor, State]:
         before, kept = state
         owners = self._owners(len(obs))
-        kept = kept * (owners.to(before.device) == before).unsqueeze(1)  # every memory begins with zeros
+        same = (owners.to(before.device) == before).unsqueeze(1)
+        kept = torch.where(same, kept, 0.0)  # every memory begins with zeros, also behind one who has diverged
         return self._answer(obs, owners, kept), (owners.to(before.device), kept)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from distilrl.heads import Head
 from distilrl.jobs import Job
 from distilrl.learner import check_own_losses, own_losses
 from distilrl.networks import Network, blank
-from distilrl.next_steps import PLAYED_ON
+from distilrl.next_steps import asked_with
 from distilrl.objective import TeacherTerm
 from distilrl.plain import from_plain, to_plain
 from distilrl.played import RunVerdict, TeacherCard
@@ -96,6 +96,8 @@ class Row:
 class Round:
     """Students who learn over one budget of steps, by size and then by seed, and the best of each at its checks."""
 
+    PLAIN: ClassVar = ("begin", "checks", "over", "temperature", "diverged")
+
     specs: list[NetworkSpec]
     """Sizes, the smallest first."""
     begin: int
@@ -112,6 +114,8 @@ class Round:
     """What it returned."""
     histories: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     """Checks of each student."""
+    diverged: list[str] = field(default_factory=list)
+    """Students whose weights became NaN, in words; a network of theirs is of a check before."""
 
     def note(self, k: int, row: dict[str, Any], network: Network) -> None:
         """What a check found of a student."""
@@ -122,7 +126,7 @@ class Round:
     def state(self) -> Saved:
         """What a checkpoint holds of it."""
         tensors = {f"{k}.{n}": value for k, one in self.networks.items() for n, value in one.state_dict().items()}
-        about = {"begin": self.begin, "checks": self.checks, "over": self.over, "temperature": self.temperature}
+        about = {name: getattr(self, name) for name in self.PLAIN}
         students = [
             {"number": k, "network": one.spec.to_json(), "return": self.returns[k], "history": self.histories[k]}
             for k, one in sorted(self.networks.items())
@@ -132,7 +136,7 @@ class Round:
     @classmethod
     def read(cls, tensors: dict[str, Tensor], state: dict[str, Any], where: str) -> "Round":
         """Reads back what `state` gave."""
-        about = {name: state[name] for name in ("begin", "checks", "over", "temperature")}
+        about = {name: state[name] for name in cls.PLAIN}
         found = cls([NetworkSpec.from_json(spec, where) for spec in state["specs"]], **about)
         for student in state["students"]:
             k = int(student["number"])
@@ -256,7 +260,8 @@ class Search:
         before = max(0, data.learning_starts - one.begin)  # steps in which nothing can be learnt yet
         self._learn(population, one.begin, before - (-(data.env_steps - before) * (one.checks + 1) // CHECKS))
         sound = self._sound(population, one)
-        self._check(population, one, sound)
+        if sound:
+            self._check(population, one, sound)
         rest = [k for k in sound if one.returns[k] < self.wanted]
         going_on = sorted(rest, key=lambda k: one.returns[k], reverse=True)[: (len(rest) + 1) // 2]
         if going_on:
@@ -282,7 +287,7 @@ class Search:
         """Living students but those that have diverged, of whom their last check stays.
 
         Raises:
-            NotFiniteError: none is left.
+            NotFiniteError: none is left, and there was no check.
         """
         bad, optim = population.diverged(), self.config.optim
         sound = [k for k in population.alive if k not in bad]
@@ -293,9 +298,10 @@ class Search:
                 f"{population.updates}: training has diverged, lower 'learning_rate' ({optim.learning_rate}) or "
                 f"'max_grad_norm' ({optim.max_grad_norm})"
             )
-            if not sound:
+            if not sound and not any(each.returns for each in self.rounds):
                 raise NotFiniteError(f"{words}.")
-            self.watch(Noticed(f"{words}; the others go on."))
+            one.diverged.append(f"{spelled(spec, real=self.head.real)} (seed {seed})")
+            self.watch(Noticed(f"{words}; it learns no more."))
         return sound
 
     def _check(self, population: Population, one: Round, students: Sequence[int]) -> None:
@@ -369,14 +375,14 @@ class Search:
         others than of a time that was cut short, ``ended`` being how many were not.
 
         Raises:
-            ResumeError: that time came to an answer.
+            ResumeError: a verdict failed that time.
         """
         most = self.job.comparison.max_episodes
         if most > asked[-1] or (most != asked[-1] and len(asked) > ended):
             if any(one.worst == "fail" for one in verdicts.values()):
                 raise ResumeError(
-                    f"{self.folder.path} was answered when it was asked with up to {asked[-1]:,} episodes, and was cut "
-                    f"short then: go on with --episodes {asked[-1] // PLAYED_ON}."
+                    f"A verdict of {self.folder.path} failed when it was asked with up to {asked[-1]:,} episodes, and "
+                    f"was cut short then: go on with {asked_with(asked[-1])}."
                 )
             asked, verdicts = [*asked, most], {}
         self.asked, self.verdicts = asked, verdicts

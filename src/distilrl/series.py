@@ -88,7 +88,7 @@ def distill_seeds(
         The contents of ``out/results.json``.
 
     Raises:
-        SpecError: fewer than two seeds, whose interval would have no ends, or several tasks.
+        SpecError: fewer than two seeds, whose interval would have no ends, several tasks, or what cannot be made.
         FileError: the folder holds something already that is no study.
         ResumeError: it holds another study.
 
@@ -109,7 +109,7 @@ def distill_seeds(
     job.train.but(seed=job.train.seed + seeds - 1)
     try_student(job.train, teachers_of(teacher, job.train))
     folder = RunFolder(out)
-    again = folder.kind() == "seeds"
+    again = folder.config.is_file() and folder.kind() in ("seeds", None)  # of a damaged file that is told
     with watching(watch) as watch, claimed(folder, job, kind="seeds", resume=again, seeds=seeds):
         calls = []
         for seed in range(job.train.seed, job.train.seed + seeds):
@@ -183,7 +183,7 @@ def distill_chain(
         Results of the last student trained, with the ``chain``.
 
     Raises:
-        SpecError: the teacher's size is unknown, or the student is no smaller.
+        SpecError: the teacher's size is unknown, the student is no smaller or pruned, or it cannot be made.
         FileError: the folder holds something already that is no chain.
         ResumeError: it holds another chain.
 
@@ -224,7 +224,7 @@ def distill_chain(
     ]
     last = _link(whole, job, job.train.student.network, taught_by[-1])
     about = {"teacher": [asdict(file) for file in files]}
-    given, again = about | {"assistants": assistants}, whole.kind() == "chain"
+    given, again = about | {"assistants": assistants}, whole.config.is_file() and whole.kind() in ("chain", None)
     try_student((jobs[0][1] if jobs else last).train, [first])  # those behind it are of its kind
     with watching(watch) as watch, claimed(whole, last, kind="chain", resume=again, **given):
         of_each = about | {"student": last.train.student.network}

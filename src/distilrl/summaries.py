@@ -299,6 +299,9 @@ class PlanResults(Shown):
     short."""
     provenance: Provenance
     """What it was made with."""
+    diverged: tuple[str, ...] = ()
+    """Students whose weights became NaN or infinite on the way, such as ``mlp:16 (seed 3)``: of whom there was a check
+    before, that counts; of a size of which there was none there is no row."""
 
     def __post_init__(self) -> None:
         if not self.asked or not all(0 < most < MAX_EPISODES for most in self.asked):

@@ -123,7 +123,7 @@ def distill_tree(
         ExtraError: scikit-learn is not installed.
         FileError: the folder holds something already, or nothing to continue; or there is no C compiler here.
         ResumeError: it holds another tree, or the environment does not replay.
-        SpecError: the observations need an extractor, or have none.
+        SpecError: the observations need an extractor or have none, or there are rounds or sensors that do not suit.
 
     Example::
 

@@ -182,9 +182,8 @@ class Distill:
             config = config.but(behaviour=replace(config.data.behaviour, name=self.learning.behaviour))
         if self.learning.reward_steps:
             config = config.but(reward=replace(config.reward, env_steps=self.learning.reward_steps))
-        if config.reward.env_steps == 0 and (
-            idle := [text for text in self.learning.set if text.startswith("reward.")]
-        ):
+        idle = [text for text in self.learning.set if text.partition("=")[0].partition(".")[0] == "reward"]
+        if idle and config.reward.env_steps == 0:
             raise SpecError(
                 f"--set {idle[0]}: there is no stage with reward: give --reward-steps too, or leave it out."
             )

@@ -172,6 +172,8 @@ def print_plan(results: PlanResults) -> None:
         scores = ("–" if one is None else f"{one:.3f}" for one in (row.score_mean, row.worst_score, row.best_score))
         table.add_row(escape(row.student), *numbers, *scores, in_words(row.verdict))
     console.print(table)
+    if results.diverged:
+        console.print(f"diverged: {escape(', '.join(results.diverged))}")
     none = "[yellow bold]undecided[/]" if results.undecided else "[red bold]none[/]"
     smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else none
     console.print(
