@@ -114,6 +114,8 @@ def test_who_only_loses_time_scores_no_more_in_a_check_than_random_play():
     whole = check.whole()  # and so where an episode is played to its end
     assert whole(idle.policy).score == stats.score(-400.0, -10.0, known.random_return_mean) < 0.0
     assert check.parity(idle.policy, teacher, 5) == check.parity(idle.policy, None, 5) == (-400.0, whole.score(-400.0))
+    # what ends a run, and what is good enough, is a share as the verdict's margin is
+    assert check.share(known.return_mean - 0.05 * (known.return_mean - known.random_return_mean)) == pytest.approx(0.95)
 
 
 class LateEnv(SignEnv):

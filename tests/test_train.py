@@ -597,7 +597,8 @@ def test_of_checks_that_are_good_enough_the_last_is_kept(sign_teacher, monkeypat
     def found(self, policy, watch, **how):
         seen.append(policy.network(torch.ones(1, 2)).detach())
         score = next(scores)
-        return replace(own(self, policy, watch, **how), mean=ACCEPTANCE.random_return_mean + score * span, score=score)
+        mean = ACCEPTANCE.random_return_mean + score * span
+        return replace(own(self, policy, watch, **how), mean=mean, score=score / 2)  # of checks that are cut
 
     monkeypatch.setattr(Check, "__call__", found)
     trained = train(small(gap=-1.0, enough=enough, finalists=1), sign_teacher, acceptance=ACCEPTANCE)

@@ -214,10 +214,12 @@ class StopConfig:
     """Episodes, other than those of checks, on which finalists meet, and on which a student must be good enough too
     before training ends for that; the teacher plays these as well, unless its acceptance was of all that there are."""
     enough: float | None = None
-    """Checks of at least this score are equally good, and of equal ones the last is kept: for a student of whom more is
-    wanted than its score, which a lucky check of its early days would end. None: the higher, the better."""
+    """Checks of at least this share of (teacher − random) are equally good, and of equal ones the last is kept: for a
+    student of whom more is wanted than its score, which a lucky check of its early days would end. None: the higher,
+    the better."""
     gap: float = 0.01
-    """Stop when the score is at least 1 − this ..."""
+    """Stop when at most this share of (teacher − random), of whole episodes, as the verdict's margin is, is missing
+    ..."""
     agreement: float = 0.75
     """... and agreement on student-visited states, weighted by what a mistake costs, at least this, ..."""
     patience: int = 2

@@ -80,10 +80,11 @@ class Finalists:
             home.save_student(task.best_network(), task.head, task.info, self.config.recipe)
 
     def _value(self, found: Found) -> float:
-        """By what students are compared: the return, or the mean score of several tasks; the score up to what is
-        enough.
+        """By what students are compared: the return, or the mean score of several tasks; where there is an enough, the
+        share of the teacher's return up to that.
         """
-        enough, (mean, score) = self.config.stop.enough, found[0]
+        enough, (mean, _) = self.config.stop.enough, found[0]
         if len(found) > 1:
             return stats.mean([min(each or 0.0, 1.0 if enough is None else enough) for _, each in found])
-        return mean if enough is None or score is None else min(score, enough)
+        share = self.tasks[0].selection.share(mean)
+        return mean if enough is None or share is None else min(share, enough)

@@ -439,6 +439,13 @@ class Check:
         seeds = seeds_from(SELECT_SEEDS + place % (VERDICT_SEEDS - SELECT_SEEDS - episodes), episodes)
         return stats.mean(play(policy, replace(how, keep_states=0, max_steps=None), seeds, watch=watch).returns)
 
+    def share(self, mean: float) -> float | None:
+        """What a mean return is of the teacher's above random play in whole episodes, of which the verdict's margin is
+        a share.
+        """
+        known = self.acceptance
+        return stats.score(mean, known.return_mean, known.random_return_mean) if known is not None else None
+
     def score(self, mean: float) -> float | None:
         """The score of a check's mean return, beside random play in episodes that end where a check's do."""
         known = self.acceptance

@@ -323,9 +323,10 @@ class _Run:
     def _why_stop(self, rows: list[dict[str, Any]]) -> str:
         """The stop rule; empty while training goes on."""
         stop, track = self.config.stop, self.track
+        shares = [task.selection.share(row["return"]) for task, row in zip(self.tasks, rows, strict=True)]
         good = all(
-            row["score"] is not None and row["score"] >= 1 - stop.gap and (row["agreement"] or 0.0) >= stop.agreement
-            for row in rows
+            share is not None and share >= 1 - stop.gap and (row["agreement"] or 0.0) >= stop.agreement
+            for share, row in zip(shares, rows, strict=True)
         )
         good = good or (stop.at_return is not None and rows[0]["return"] >= stop.at_return)
         whole = self.config.student.prune_from is None or track.stage == len(PRUNE_AT)  # else it is still too wide
