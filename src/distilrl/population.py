@@ -191,9 +191,8 @@ class Population:
             else:
                 row = (owners[mine].unsqueeze(1) == places).int().argmax(1)
                 result[mine] = self._numbers(module, obs[mine])[0][row, torch.arange(len(mine))]
-        return result.nan_to_num(
-            0.0, 0.0, 0.0
-        )  # who has diverged is found at the next check, and ends nobody else's play
+        # who has diverged is found at the next check, and ends nobody else's play
+        return result.nan_to_num(0.0, 0.0, 0.0)
 
     @torch.enable_grad()
     def update(self, batch: Batch, progress: Progress) -> Tensor:
