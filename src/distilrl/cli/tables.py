@@ -178,7 +178,7 @@ def print_plan(results: PlanResults) -> None:
     smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else none
     console.print(
         f"smallest within the margin: {smallest}; {results.labelled_states:,} labelled states, "
-        f"{results.wall_s:.1f} s since it was begun or resumed"
+        f"this took {results.wall_s:.1f} s"
     )
 
 
