@@ -207,11 +207,11 @@ def test_the_results_of_a_job_are_of_the_student_with_reward(tmp_path):
 
 def test_a_stage_in_which_nothing_was_better_leaves_the_student_as_it_is(monkeypatch):
     """It came back from the search's own form, in which its last bits were others."""
-    plain = train(config_of(reward=RewardConfig()), TEACHER, acceptance=ACCEPTANCE)
+    plain = train(config_of(reward=RewardConfig(), env_steps=400), TEACHER, acceptance=ACCEPTANCE)
     seen = []
     monkeypatch.setattr(Check, "others", lambda *_, **__: float("inf"))
     short = replace(REWARD, env_steps=1)
-    found = train(config_of(reward=short), TEACHER, acceptance=ACCEPTANCE, watch=seen.append)
+    found = train(config_of(reward=short, env_steps=400), TEACHER, acceptance=ACCEPTANCE, watch=seen.append)
     ours, theirs = (one.networks[0].state_dict() for one in (found, plain))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert [event.words for event in seen if isinstance(event, Noticed)] == [
