@@ -46,13 +46,13 @@ def own_losses(terms: Sequence[Term]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def check_own_losses(terms: Sequence[Term], before: dict[str, str]) -> None:
-    """Refuses to go on where such a loss is not what it was.
+def check_own_losses(now: dict[str, str], before: dict[str, str]) -> None:
+    """Refuses to go on where such a loss is not what it was, by these digests.
 
     Raises:
         ResumeError: names the loss.
     """
-    if changed := [name for name, code in own_losses(terms).items() if before.get(name) != code]:
+    if changed := [name for name, code in now.items() if before.get(name) != code]:
         raise ResumeError(
             f"The code of the loss '{changed[0]}' is not what it was when the run began: bring it back, or begin "
             "another run in another folder."

@@ -102,11 +102,6 @@ def plan(
     begun = _begun(folder, job) if resume else job
     with watching(watch) as watch, claimed(folder, begun, kind="plan", resume=resume, **asdict(options)):
         known = _known(folder)
-        if known is not None and _asks_more(known, job) and folder.load_state() is None:
-            raise ResumeError(
-                f"{folder.path} has no checkpoint any more, and so no students of which to ask more: make another plan "
-                "with --config."
-            )
         if known is not None and not _asks_more(known, job):  # nothing is left to do
             _refuse_half_asked(known, folder)
             known_card(RunFolder(folder.path / "winner"), one)
@@ -196,6 +191,11 @@ def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge, ended: in
     started, config, info, folder = time.perf_counter(), job.train, judge.info, judge.folder
     use_threads(config.compute.threads)
     saved = RunFolder(folder).load_state()
+    if saved is None and ended > 0:
+        raise ResumeError(
+            f"{folder} has no checkpoint any more, and so no students of which to ask more: make another plan with "
+            "--config."
+        )
     # a budget of time would leave out others each time
     specs = first_sizes(saved) if saved is not None else _sizes(job, options, info, one.head.student)
     card = take_acceptance(one, how_played(info, config), RunFolder(folder / "winner"), job, judge.watch, searches=True)

@@ -184,6 +184,7 @@ class Search:
         self.margin = None if least is None else 1.0 - least
         """In scores, of which the teacher's is 1; None where there are none."""
         self.train_s = 0.0
+        self._own_losses = own_losses(self.config.terms)
         self.rounds: list[Round] = []
         self.over = False
         """Whether all rounds are."""
@@ -396,7 +397,7 @@ class Search:
         tensors["generator"] = self.generator.get_state()
         state: dict[str, Any] = {
             "stream": about,
-            "losses": own_losses(self.config.terms),
+            "losses": self._own_losses,
             "over": self.over,
             "train_s": self.train_s,
             "verdicts": to_plain(self.verdicts),
@@ -426,7 +427,7 @@ class Search:
         with fitting():
             self.over, self.train_s = state["over"], state["train_s"]
             if not self.over:
-                check_own_losses(self.config.terms, state["losses"])
+                check_own_losses(self._own_losses, state["losses"])
             verdicts = from_plain(dict[str, Judgement], state["verdicts"], "the checkpoint")
             self._ask(list(state["asked"]), verdicts, ended)
             for number, one in enumerate(state["rounds"]):

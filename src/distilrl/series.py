@@ -109,7 +109,7 @@ def distill_seeds(
     job.train.but(seed=job.train.seed + seeds - 1)
     try_student(job.train, teachers_of(teacher, job.train))
     folder = RunFolder(out)
-    again = folder.config.is_file() and folder.kind() in ("seeds", None)  # of a damaged file that is told
+    again = _goes_on(folder, "seeds")
     with watching(watch) as watch, claimed(folder, job, kind="seeds", resume=again, seeds=seeds):
         calls = []
         for seed in range(job.train.seed, job.train.seed + seeds):
@@ -135,6 +135,11 @@ def distill_seeds(
         if report:
             write_reports(folder.path, watch=watch)
     return results
+
+
+def _goes_on(folder: RunFolder, kind: str) -> bool:
+    """Whether a folder holds a series of this kind, which goes on; or a damaged config.json, of which that tells."""
+    return folder.config.is_file() and folder.kind() in (kind, None)
 
 
 def _returns(folder: RunFolder) -> SingleReturns:
@@ -224,7 +229,7 @@ def distill_chain(
     ]
     last = _link(whole, job, job.train.student.network, taught_by[-1])
     about = {"teacher": [asdict(file) for file in files]}
-    given, again = about | {"assistants": assistants}, whole.config.is_file() and whole.kind() in ("chain", None)
+    given, again = about | {"assistants": assistants}, _goes_on(whole, "chain")
     try_student((jobs[0][1] if jobs else last).train, [first])  # those behind it are of its kind
     with watching(watch) as watch, claimed(whole, last, kind="chain", resume=again, **given):
         of_each = about | {"student": last.train.student.network}

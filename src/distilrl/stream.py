@@ -449,7 +449,6 @@ class Check:
     def score(self, mean: float) -> float | None:
         """The score of a check's mean return, beside random play in episodes that end where a check's do."""
         known = self.acceptance
-        if known is None:
-            return None
-        cut = known.cut_random_return_mean if self.how.max_steps is not None else None
-        return stats.score(mean, known.return_mean, known.random_return_mean if cut is None else cut)
+        if known is None or known.cut_random_return_mean is None or self.how.max_steps is None:
+            return self.share(mean)
+        return stats.score(mean, known.return_mean, known.cut_random_return_mean)

@@ -141,6 +141,7 @@ class _Run:
         self.config, self.tasks, self.watch, self.track = config, tasks, watch, _Track()
         self.generator = torch.Generator().manual_seed(config.seed)
         self.finalists = Finalists(self.tasks, config)
+        self._own_losses = own_losses(config.terms)
         self.learner = self._learner()
         weights = [weight for pupil in self.learner.pupils for weight in pupil.student.parameters()]
         if len(tasks) > 1 and len(set(map(id, weights))) == len(weights):
@@ -366,7 +367,7 @@ class _Run:
         """Writes the checkpoint and the best students so far."""
         tensors, numbers = self.learner.state()
         state: dict[str, Any] = numbers | {"track": vars(self.track), "best": self.finalists.values, "tasks": []}
-        state["losses"] = own_losses(self.config.terms)
+        state["losses"] = self._own_losses
         for task in self.tasks:
             own, about = task.state()
             tensors |= {f"task.{task.number}.{k}": v for k, v in own.items()}
@@ -385,7 +386,7 @@ class _Run:
             self._load(tensors, state)
 
     def _load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        check_own_losses(self.config.terms, state["losses"])
+        check_own_losses(self._own_losses, state["losses"])
         self.track = read_as(_Track, state["track"])
         if not all(isinstance(row["env_steps"], int) for row in self.track.history):
             raise ValueError("a check that does not say after how many steps it was")

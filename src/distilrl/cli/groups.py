@@ -80,7 +80,7 @@ class SeenOptions:
 
 Seen = Annotated[SeenOptions, arg(name="sensor")]
 """The group as a field of a command."""
-BESIDE = {name: f"student_{name}" for name in ("noise", "delay", "dropout", "flicker")}
+SENSOR_OPTIONS = {name: f"student_{name}" for name in ("noise", "delay", "dropout", "flicker")}
 """Settings that have an option in that group, and the option."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from distilrl.cli.groups import BESIDE, LearningOptions, MachineOptions, Seen, SeenOptions, VerdictOptions
+from distilrl.cli.groups import SENSOR_OPTIONS, LearningOptions, MachineOptions, Seen, SeenOptions, VerdictOptions
 from distilrl.cli.options import (
     WHERE,
     AboutFile,
@@ -23,6 +23,7 @@ from distilrl.cli.options import (
     Unset,
     code_of,
     of_kind,
+    of_reward,
     refuse_beside,
     settings_beside,
     with_parts,
@@ -182,7 +183,7 @@ class Distill:
             config = config.but(behaviour=replace(config.data.behaviour, name=self.learning.behaviour))
         if self.learning.reward_steps:
             config = config.but(reward=replace(config.reward, env_steps=self.learning.reward_steps))
-        idle = [text for text in self.learning.set if text.partition("=")[0].partition(".")[0] == "reward"]
+        idle = of_reward(self.learning.set)
         if idle and config.reward.env_steps == 0:
             raise SpecError(
                 f"--set {idle[0]}: there is no stage with reward: give --reward-steps too, or leave it out."
@@ -223,7 +224,7 @@ class Distill:
         given = {"env_steps": self.steps, "threads": self.machine.threads, "prune_from": self.learning.prune_from}
         changes |= {name: value for name, value in given.items() if value is not None}
         own = {name: name for name in (*usual, *given, "eval_envs")} | {"network": "student", "env_steps": "steps"}
-        own |= BESIDE | dict.fromkeys(("behaviour", "data.behaviour", "data.behaviour.name"), "behaviour")
+        own |= SENSOR_OPTIONS | dict.fromkeys(("behaviour", "data.behaviour", "data.behaviour.name"), "behaviour")
         own |= dict.fromkeys(("reward", "reward.env_steps"), "reward_steps")
         return changes | settings_beside(self.learning.set, said | {"student"}, own)
 

@@ -277,6 +277,11 @@ def settings_beside(settings: tuple[str, ...], said: Collection[str], options: d
     return changes
 
 
+def of_reward(settings: tuple[str, ...]) -> list[str]:
+    """Those of these settings that are of the stage with reward."""
+    return [text for path, _, text in _paths(settings) if path[0] == "reward"]
+
+
 def _is_part(path: list[str]) -> bool:
     """Whether it is a place within a part."""
     return any(path[: len(part)] == part for part in PARTS)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from distilrl.cli.groups import BESIDE, Seen, SeenOptions, VerdictOptions
+from distilrl.cli.groups import SENSOR_OPTIONS, Seen, SeenOptions, VerdictOptions
 from distilrl.cli.options import (
     WHERE,
     AboutFile,
@@ -23,6 +23,7 @@ from distilrl.cli.options import (
     Unset,
     code_of,
     of_kind,
+    of_reward,
     refuse_beside,
     settings_beside,
     with_parts,
@@ -180,12 +181,12 @@ class Plan(_Search):
             SpecError: of what a plan has an option for, or no use.
         """
         own = {name: name for name in ("workers", "threads", "check_episodes", "seed", "eval_epsilon", "eval_envs")}
-        own |= BESIDE
+        own |= SENSOR_OPTIONS
         changes = settings_beside(self.set, getattr(self, "said", ()), own)
         for name, option in {"network": "--sizes", "env_steps": "--steps"}.items():
             if name in changes:
                 raise SpecError(f"--set {name.replace('_', '-')}: a plan has {option} for that.")
-        idle = [text for text in self.set if text.partition("=")[0].partition(".")[0] == "reward"]
+        idle = of_reward(self.set)
         idle += [name for name in changes if GROUP[name] == "stop" and name != "check_episodes"]
         if idle:
             raise SpecError(
