@@ -54,6 +54,9 @@ def real_teacher(name: str) -> Path:
     return path
 
 
+MEAN, SPREAD = np.array([0.0, 3.0], np.float32), np.array([1.0, 5.0], np.float32)
+
+
 class SignEnv(gymnasium.Env):
     """Two numbers; action 1 pays 1 if the first is positive, action 0 if not. Episodes of ten steps; 10 is best."""
 
@@ -66,9 +69,7 @@ class SignEnv(gymnasium.Env):
         return self._observe(), {}
 
     def _observe(self):
-        self.obs = self.np_random.normal(0, 1, 2).astype(np.float32) * np.array([1.0, 5.0], np.float32) + np.array(
-            [0.0, 3.0], np.float32
-        )
+        self.obs = self.np_random.normal(0, 1, 2).astype(np.float32) * SPREAD + MEAN
         return self.obs
 
     def step(self, action):

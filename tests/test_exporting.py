@@ -596,8 +596,27 @@ def test_a_compiler_sees_the_policy_and_nothing_beside_it(run, tmp_path, monkeyp
         return honest(command)
 
     monkeypatch.setattr(replay, "compiled", watched)
+    monkeypatch.setattr(replay, "_LOADED", {})
     verify(folder, episodes=2)
     assert seen == [{"policy.c", "policy.h"}]
+
+
+@needs_cc
+def test_a_file_is_compiled_once_in_a_process_and_anew_when_its_text_is_another(run, tmp_path, monkeypatch):
+    export = Path(export_policy(run, "c")["path"])
+    first, other = (shutil.copytree(export, tmp_path / name) / "policy.c" for name in ("first", "other"))
+    text = other.read_text()
+    other.write_text(text.replace("policy_values(const", "policy_values (const", 1))
+    assert other.read_text() != text
+    seen = []
+    honest = replay.compiled
+    monkeypatch.setattr(replay, "compiled", lambda command: (seen.append(command), honest(command))[1])
+    monkeypatch.setattr(replay, "_LOADED", {})
+    for path, count in ((first, 1), (first, 1), (export / "policy.c", 1), (other, 2), (first, 2)):
+        replay.Library(path)
+        assert len(seen) == count
+    replay.Library(first, native=True)
+    assert len(seen) == 3
 
 
 def test_a_history_that_no_onnx_file_may_hold_is_refused_before_it_is_played():

@@ -53,7 +53,7 @@ class Provenance(Record):
         return Provenance(
             distilrl=__version__,
             python=platform.python_version(),
-            torch=metadata.version("torch"),
+            torch=_version("torch"),
             gymnasium=gymnasium.__version__,
             environment=package_of(env_id),
             system=f"{platform.system()} {platform.machine()}",
@@ -80,7 +80,7 @@ class Provenance(Record):
 
 def versions() -> dict[str, str]:
     """Of all that decides what comes out of a run, beside its environment's package."""
-    return {"distilrl": __version__} | {name: metadata.version(name) for name in ("torch", "gymnasium", "numpy")}
+    return {"distilrl": __version__} | {name: _version(name) for name in ("torch", "gymnasium", "numpy")}
 
 
 def package_of(env_id: str) -> str:
@@ -89,11 +89,23 @@ def package_of(env_id: str) -> str:
     home, *inside = home_of(spec.entry_point if spec is not None else env_id.rpartition(":")[0]).split(".")
     if home == "gymnasium":  # its own are of packages that it only wraps
         home = {"mujoco": "mujoco", "box2d": "Box2D"}.get("".join(inside[1:2]), "")
+    return _package_of(home) if home else ""
+
+
+@functools.cache
+def _package_of(module: str) -> str:
+    """The package of a module, and its version; empty where it is of none."""
     try:
-        return f"{home} {metadata.version(home)}" if home else ""
+        return f"{module} {_version(module)}"
     except metadata.PackageNotFoundError:
-        names = _distributions().get(home, [])
-        return f"{names[0]} {metadata.version(names[0])}" if names else ""
+        names = _distributions().get(module, [])
+        return f"{names[0]} {_version(names[0])}" if names else ""
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Of an installed package: the one that this process began with, which is asked for at every play."""
+    return metadata.version(package)
 
 
 @functools.cache

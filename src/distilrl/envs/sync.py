@@ -5,6 +5,7 @@
 
 import contextlib
 import math
+from itertools import starmap
 from typing import Any
 
 import gymnasium
@@ -149,7 +150,8 @@ class SyncVecEnv(VecEnv):
                 raise EnvError(
                     f"'{ref.label}' gives the same environment again instead of a new one: make one in each call."
                 )
-            if env.observation_space != first.observation_space or env.action_space != first.action_space:
+            spaces = (env.observation_space, first.observation_space), (env.action_space, first.action_space)
+            if not all(starmap(_alike, spaces)):
                 raise EnvError(f"'{ref.label}' has other spaces in copy {i} than in the first: all must be alike.")
 
     def _put(self, i: int, obs: Any, first: bool) -> None:
@@ -261,6 +263,16 @@ def _five(stepped: Any) -> Any:
     if not isinstance(stepped, tuple | list) or len(stepped) != 5:
         raise Unreadable(OLD_STEP.format(_kind(stepped)))
     return stepped
+
+
+def _alike(one: gymnasium.Space[Any], other: gymnasium.Space[Any]) -> bool:
+    """Whether two spaces are equal; boxes of the same bytes are, which is seen in a hundredth of the time."""
+    box = gymnasium.spaces.Box
+    if type(one) is box and type(other) is box and (one.dtype, one.shape) == (other.dtype, other.shape):
+        ends = (one.low, other.low), (one.high, other.high)
+        if all(mine.tobytes() == theirs.tobytes() for mine, theirs in ends):
+            return True
+    return one == other
 
 
 def _did(error: BaseException) -> str:

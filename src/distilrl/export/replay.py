@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from distilrl.errors import FileError
 from distilrl.export import tflite
 from distilrl.export.last import Last, last_step
+from distilrl.files import digest
 from distilrl.heads import Head
 from distilrl.limits import MAX_STATE
 from distilrl.modules import find_program
@@ -362,32 +363,47 @@ def compiled(command: list[str]) -> tuple[bool, str]:
     return done.returncode != 0, next(iter(done.stderr.strip().splitlines()), "")[:160]
 
 
+_LOADED: dict[tuple[str, ...], int] = {}
+"""Handles of libraries by compiler, flags and what is in the files: an export is opened up to four times, and what was
+loaded stays so for as long as the process lives.
+"""
+
+
 class Library:
-    """A C export, compiled and loaded."""
+    """A C export, compiled and loaded: once in a process, while its text and its compiler are the same."""
 
     def __init__(self, path: Path, *, native: bool = False) -> None:
         compiler = find_compiler()
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is loaded
-            target = Path(folder) / "policy.so"
-            flags = [*CFLAGS, "-shared"] + (["-march=native"] if native else [])
-            flags += ["-fPIC"] if os.name != "nt" else []
-            # by themselves: a compiler would take what else lies beside them, such as a precompiled header
-            for file in (path, path.with_suffix(".h")):
-                shutil.copyfile(file, Path(folder) / file.name)
-            command = [compiler, *flags, str(Path(folder) / path.name), "-o", str(target)]
-            failed, told = compiled(command)
-            if failed:
-                raise FileError(f"{path} does not compile ({told or compiler}): export it again.")
-            try:
-                self.handle = ctypes.CDLL(str(target))
-            except OSError as error:
-                raise FileError(
-                    f"{path} compiles here but cannot be loaded ({first_line(error)}): set TMPDIR to a folder from "
-                    "which programs may run, or CC to a compiler for this machine."
-                ) from None
+        flags = [*CFLAGS, "-shared"] + (["-march=native"] if native else [])
+        flags += ["-fPIC"] if os.name != "nt" else []
+        files = (path, path.with_suffix(".h"))
+        key = (compiler, *flags, path.name, *map(digest, files))
+        if key not in _LOADED:
+            _LOADED[key] = _load([compiler, *flags], files)
+        self.handle = ctypes.CDLL(path.name, handle=_LOADED[key])
         self.handle.policy_values.restype = None
         if hasattr(self.handle, "policy_reset"):
             self.handle.policy_reset.restype = None
+
+
+def _load(compiler: list[str], files: tuple[Path, Path]) -> int:
+    """The handle of what a compiler, with its flags, makes of a C file and its header."""
+    path = files[0]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is loaded
+        target = Path(folder) / "policy.so"
+        # by themselves: a compiler would take what else lies beside them, such as a precompiled header
+        for file in files:
+            shutil.copyfile(file, Path(folder) / file.name)
+        failed, told = compiled([*compiler, str(Path(folder) / path.name), "-o", str(target)])
+        if failed:
+            raise FileError(f"{path} does not compile ({told or compiler[0]}): export it again.")
+        try:
+            return ctypes.CDLL(str(target))._handle
+        except OSError as error:
+            raise FileError(
+                f"{path} compiles here but cannot be loaded ({first_line(error)}): set TMPDIR to a folder from "
+                "which programs may run, or CC to a compiler for this machine."
+            ) from None
 
 
 def _c(path: Path, last: Last, width: int, native: bool) -> ExportedFile:

@@ -217,6 +217,8 @@ def _at(obs: Any, path: tuple[Any, ...]) -> Any:
 
 def _array(value: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
     """A part of an observation as an array of its space's shape."""
+    if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape:  # as most are
+        return value
     if value is None:
         raise Unreadable("None for an observation")
     try:
