@@ -408,26 +408,27 @@ def _load(compiler: list[str], files: tuple[Path, Path]) -> int:
 
 def _c(path: Path, last: Last, width: int, native: bool) -> ExportedFile:
     handle = Library(path, native=native).handle
+    size = state_bytes(path)
+    pointers = [ctypes.c_void_p] * (3 if size else 2)  # state, observation, numbers or action
+    handle.policy_values.argtypes = pointers
+    handle.policy_act.argtypes = pointers[last.scalar :]
     if not last.scalar:
         handle.policy_act.restype = None
-    size = state_bytes(path)
 
     def step(obs: NDArray[Any], state: State) -> tuple[Answers, State]:
         flat = np.ascontiguousarray(obs.reshape(len(obs), -1))
         values = np.zeros((len(flat), width), np.float32)
         actions = np.zeros((len(flat), last.size), {"int32_t": np.int32, "float": np.float32}[last.element])
         kept = state[0].numpy().copy() if state else np.zeros((len(flat), 0), np.uint8)
-        for row in range(len(flat)):
-            before = kept[row].copy()  # asked twice of the same step
-            at, to, first, second = (
-                ctypes.c_void_p(array.ctypes.data) for array in (flat[row], actions[row], before, kept[row])
-            )
-            handle.policy_values(*((first,) if state else ()), at, ctypes.c_void_p(values[row].ctypes.data))
+        before = kept.copy()  # asked twice of the same step
+        rows = zip(*map(_addresses, (flat, values, actions, before, kept)), strict=True)
+        for row, (at, says, takes, first, second) in enumerate(rows):
+            handle.policy_values(*((first,) if state else ()), at, says)
             given = (*((second,) if state else ()), at)
             if last.scalar:
                 actions[row] = handle.policy_act(*given)
             else:
-                handle.policy_act(*given, to)
+                handle.policy_act(*given, takes)
         return Answers(values, last.rows(actions)), (torch.from_numpy(kept),) if state else ()
 
     def start(count: int) -> State:
@@ -436,6 +437,12 @@ def _c(path: Path, last: Last, width: int, native: bool) -> ExportedFile:
         return (torch.from_numpy(np.tile(fresh, (count, 1))),)
 
     return ExportedFile(step, start if size else None)
+
+
+def _addresses(rows: NDArray[Any]) -> list[int]:
+    """Where each row begins."""
+    first, size = rows.ctypes.data, rows.strides[0]
+    return [first + row * size for row in range(len(rows))]
 
 
 def state_bytes(path: Path) -> int:
