@@ -65,7 +65,7 @@ class Running(Task):
     along.
     """
 
-    looked_at = 0
+    looked_at = moved = 0
 
     def batches(self, index: Tensor, generator: torch.Generator) -> list[Any]:
         count = len(self.stream.replay)
@@ -77,6 +77,7 @@ class Running(Task):
 
     def move(self, mean: Tensor, scale: Tensor) -> None:
         """Other statistics, the same function."""
+        Running.moved += 1
         student = self.pupil.student
         ratio, shift = scale / student.obs_scale, (student.obs_mean - mean) * scale
         for network in self.pupil.copies:
@@ -134,8 +135,11 @@ def made_as(arm: str, found: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
 
     with patch.object(distilrl.tasks, "input_statistics", look):
         if arm == "running":
-            with patch.object(sys.modules["distilrl.train"], "Task", Running):
+            Running.moved = 0
+            with patch.object(distilrl.tasks, "Task", Running):
                 yield
+            if not Running.moved:
+                sys.exit("No task of this run took its statistics anew: see what distilrl.tasks makes of its tasks.")
         elif arm == "clip5":
             with (
                 patch.object(Network, "forward", lambda network, obs: clipped(5.0, network, obs)),
