@@ -194,8 +194,8 @@ class SideOptions:
     """Where whole runs, or the parts of one evaluation, are done side by side."""
 
     jobs: int = 1
-    """Processes that do runs at the same time, or play parts of the evaluation of a single one, each with the threads
-    of its run; results are the same."""
+    """Processes that do runs at the same time, each with the threads of its run, or play parts of the evaluation of a
+    single one, each with one; results are the same."""
     ray: Unset[str | None] = None
     """Do that on a Ray cluster instead: auto (of this machine, or of RAY_ADDRESS), local (a new one), or HOST:PORT of
     its head (extra: ray)."""
