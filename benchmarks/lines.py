@@ -90,8 +90,11 @@ def fill(path: Path, function: Callable[..., dict[str, Any]], keys: Iterable[dic
         machine(path.parent)  # a script that needs more packages than these has written its own before
     if jobs == 1:
         for key in missing:
-            if not there(path, key):  # another lane may have made it meanwhile
-                _append(path, key | _line(function, key))
+            if there(path, key):  # another lane may have made it meanwhile
+                continue
+            row = _line(function, key)
+            if not there(path, key):  # or while this one did
+                _append(path, key | row)
         return
     # processes that stay: what a function keeps, such as a teacher and its acceptance, serves all lines of one
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_queue) as executor:
