@@ -90,20 +90,15 @@ def fill(path: Path, function: Callable[..., dict[str, Any]], keys: Iterable[dic
         machine(path.parent)  # a script that needs more packages than these has written its own before
     if jobs == 1:
         for key in missing:
-            if there(path, key):  # another lane may have made it meanwhile
-                continue
-            row = _line(function, key)
-            if not there(path, key):  # or while this one did
-                _append(path, key | row)
+            if not there(path, key):  # another lane may have made it meanwhile
+                _append(path, key, _line(function, key))
         return
     # processes that stay: what a function keeps, such as a teacher and its acceptance, serves all lines of one
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_queue) as executor:
         ended = {executor.submit(_line, function, key): key for key in missing}
         try:
             for future in as_completed(ended):
-                row = future.result()
-                if not there(path, ended[future]):
-                    _append(path, ended[future] | row)
+                _append(path, ended[future], future.result())
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
@@ -114,7 +109,11 @@ def there(path: Path, key: dict[str, Any], rows: list[dict[str, Any]] | None = N
     return any(key.items() <= row.items() for row in (made(path) if rows is None else rows))
 
 
-def _append(path: Path, row: dict[str, Any]) -> None:
+def _append(path: Path, key: dict[str, Any], row: dict[str, Any]) -> None:
+    """Leaves the line of this key, unless another lane has while this one made it."""
+    if there(path, key):
+        return
+    row = key | row
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
     plain = [value for value in row.values() if not isinstance(value, dict | list)]
