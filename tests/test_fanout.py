@@ -547,6 +547,14 @@ def test_a_teacher_that_cannot_be_sent_says_so(fanout_home, tmp_path):
         assert (tmp_path / "object" / name).read_bytes() == (fanout_home / "seeds" / name).read_bytes()
 
 
+def test_a_plan_whose_teacher_cannot_be_sent_says_so_before_it_trains(fanout_home, tmp_path, monkeypatch):
+    function = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), name="rule")
+    monkeypatch.setattr(sys.modules["distilrl.plan"], "_plan", lambda *_: pytest.fail("it went on"))
+    with Processes(1) as executor, pytest.raises(SpecError, match="'rule' cannot be sent to another process"):
+        plan(function, job(fanout_home), tmp_path / "plan", executor=executor)
+    assert not (tmp_path / "plan").exists()
+
+
 def test_errors_survive_the_way_from_another_process():
     error = pickle.loads(pickle.dumps(ExtraError("ray", "ray", "--ray")))
     assert type(error) is ExtraError

@@ -34,6 +34,7 @@ from distilrl.events import (
     Step,
     Unplayed,
     Watch,
+    silent,
 )
 from distilrl.files import read_json, unwritable, write_text
 from distilrl.starting import brought_back, quit_by
@@ -105,6 +106,33 @@ def fan_out(
         for future in futures:
             future.cancel()
         _clear(notes)
+
+
+def try_sending(name: str, args: tuple[Any, ...], home: Path, executor: Executor | None) -> None:
+    """Sends what later calls will be given and does nothing with it, so that what cannot be sent is refused before the
+    work that those calls are about.
+
+    Args:
+        name: what the refusal is about.
+        args: what will be sent.
+        home: as `fan_out` wants it.
+        executor: where to; None: nothing is sent.
+
+    Raises:
+        DistilError: what the calls would have met.
+
+    Example::
+
+        try_sending("rule", (teacher, info), Path("runs/plan"), executor)
+    """
+    if executor is not None:
+        with fan_out(_received, [Call(name, args)], home, executor=executor, watch=silent) as ended:
+            for _, future in ended:
+                future.result()
+
+
+def _received(*_: Any, watch: Watch) -> None:
+    """What comes of what is only sent."""
 
 
 def _submitted(executor: Executor, function: Callable[..., T], call: Call, place: "_Shared") -> "Future[T]":

@@ -15,7 +15,7 @@ from distilrl.distill import how_played, known_card, results_of, take_acceptance
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ResumeError, SpecError
 from distilrl.events import Event, Judged, Watch, named, silent
-from distilrl.fanout import Call, fan_out
+from distilrl.fanout import Call, fan_out, try_sending
 from distilrl.files import read_json_as, write_json
 from distilrl.heads import Head
 from distilrl.isolation import isolated
@@ -108,6 +108,7 @@ def plan(
             results = known
         else:
             judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, folder.path, executor, watch)
+            try_sending(one.path, (judge.teacher, info), folder.path, executor)  # refused before training, not after
             results = _plan(one, job, options, judge, len(known.asked) if known is not None else 0)
         if report:
             write_reports(*([Path(out) / "winner"] if results.winner else []), Path(out), watch=watch)
