@@ -185,7 +185,7 @@ def _smallest(results: Results, folder: RunFolder, out: Path) -> Iterator[tuple[
     mean = _inside(folder.read_config(), "train.combine") in (None, "mean")  # as a plan asks several teachers
     if files and mean and _said_by_options(results):
         plan = [*_plan_words(folder, files, results), *_remembering_sizes(results)]
-        yield "the smallest size that keeps the score", [*plan, "--out", _beside(out, "plan")]
+        yield "the smallest size that keeps within the margin", [*plan, "--out", _beside(out, "plan")]
 
 
 def _said_by_options(results: Results) -> bool:

@@ -1,5 +1,5 @@
-"""The smallest student that keeps the score: many sizes and seeds from one labelled stream, the verdict for those that
-may pass.
+"""The smallest student that keeps within the margin: many sizes and seeds from one labelled stream, the verdict for
+those that may pass.
 """
 
 import time

@@ -264,7 +264,7 @@ class PlanRow(Record):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PlanResults(Shown):
-    """The smallest student that keeps the score: the contents of plan.json."""
+    """The smallest student that keeps within the margin: the contents of plan.json."""
 
     env: str
     """Name of the environment."""
