@@ -3,12 +3,13 @@
     python benchmarks/case_study.py FOLDER [--jobs N] [--seeds A-B] [--ways "NAME;NAME"] [--steps N,N]
         [--students SPEC+SPEC] [ENV ...]                              # FOLDER: see methods.py
     python benchmarks/case_study.py table [--seeds A-B] [--ways "NAME;NAME"] [ENV ...]    # what is there, as Markdown
+    python benchmarks/case_study.py verdicts FOLDER [--jobs N] [--seeds A-B] [ENV ...]    # as they ship: verdicts.jsonl
     python benchmarks/case_study.py values FOLDER RUN ...             # of students of results/: values.jsonl
 
 Equal data and updates (three of 128 states for each vector step of eight environments), no early stop, the best of a
 check each 1,000 steps; one line per run in results/case-study/ENV.jsonl, runs that are there already are not made
-again; 0 steps are the recipe's own settings, early stop and all. The ways were tried on seeds 100 to 102; what was
-chosen meets `distil` on seeds 0 to 4.
+again. The ways were tried on seeds 100 to 102; what was chosen meets `distil` on seeds 0 to 4, and on 0 to 2 at the
+settings that each of the two ships with, early stop and all, with a verdict of 300 episodes or more.
 
 score, agreement   100 greedy episodes on the verdict's seeds
 max, mean          Pearson correlation of max_a Q and of mean_a Q with the teacher's, on 2,000 states of these episodes
@@ -17,6 +18,7 @@ error, spread      root mean square difference of max_a Q, and the standard devi
 """
 
 import functools
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +32,16 @@ from methods import TABLE
 from torch import Tensor
 
 from distilrl import (
+    Comparison,
     EnvRef,
+    Job,
     Play,
     Policy,
     Schedule,
     Teacher,
     TrainConfig,
     describe_env,
+    distill,
     load_teacher,
     losses,
     make_config,
@@ -51,9 +56,11 @@ from distilrl.episodes import Episodes
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.files import read_json
 from distilrl.heads.units import units_of
+from distilrl.plain import to_plain
 from distilrl.played import Acceptance
 
 OUT = RESULTS / "case-study"
+RUNS = Path(__file__).parent / "runs" / "case-study"
 EQUAL = {
     "updates": 3,
     "batch_size": 128,
@@ -236,7 +243,7 @@ def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
 
 def config_of(way: str, env_id: str, student: str, seed: int, steps: int) -> TrainConfig:
     """The run: a recipe by its name, or one of `WAYS`."""
-    equal = EQUAL | {"env_steps": steps} if steps else {}
+    equal = EQUAL | {"env_steps": steps}
     if env_id in atari.BUDGETS:
         equal = atari.equal(env_id) | {"env_steps": steps}
         equal |= {"average": 0.999} if env_id == atari.BREAKOUT else {}
@@ -251,6 +258,28 @@ def line(folder: Path, env_id: str, way: str, student: str, seed: int, steps: in
     trained = train(config_of(way, env_id, student, seed, steps), teacher, acceptance=acceptance)
     curve = [[row["env_steps"], row["score"], row["agreement"]] for row in trained.history]
     return measure(trained.policy, teacher, acceptance, env_id) | {"checks": curve}
+
+
+def verdict(folder: Path, env: str, way: str, student: str, seed: int) -> dict[str, Any]:
+    """A recipe at its own settings, judged; in a folder that is gone when its verdict is known."""
+    out = RUNS / f"{env}, {way}, {student}, {seed}"
+    config = make_config(way, env, network=student, seed=seed, threads=1)
+    job, begun = Job(config, Comparison(300, disturbed_episodes=0)), (out / "config.json").is_file()
+    results = distill(teacher_file(folder, TABLE[env].teacher), job, out, resume=begun)
+    policy = load_teacher(out / "student").fitted(describe_env(env)).policy
+    found = measure(policy, *taught(folder, env), env)
+    shutil.rmtree(out)
+    return {
+        "verdict": to_plain(results.verdict),
+        "return_mean": results.student.return_mean,
+        "teacher_return_mean": results.teacher.return_mean,
+        "params": results.student.params,
+        "env_steps": results.env_steps,
+        "stopped": results.stopped,
+        "max": found["max"],
+        "mean": found["mean"],
+        "agreement": found["agreement"],
+    }
 
 
 def values(folder: Path, run: str) -> dict[str, Any]:
@@ -277,7 +306,7 @@ def table(seeds: range, env_ids: list[str], ways: Sequence[str] = ()) -> str:
         known = made(OUT / f"{env_id}.jsonl")
         rows = [row for row in known if row["seed"] in seeds and (not ways or row["way"] in ways)]
         for row in sorted(rows, key=lambda row: (row["steps"], row["student"])):
-            column = f"{env_id.split('-')[0]} `{row['student']}`, {row['steps'] or 'own'} steps"
+            column = f"{env_id.split('-')[0]} `{row['student']}`, {row['steps']} steps"
             columns[column] = None
             cells.setdefault(row["way"], {}).setdefault(column, []).append(row)
     lines = [f"| way | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
@@ -297,11 +326,20 @@ def _cell(runs: list[dict[str, Any]]) -> str:
 def main(words: list[str]) -> None:
     jobs, ways, budgets = jobs_of(words), taken(words, "--ways", ""), taken(words, "--steps", "")
     students = taken(words, "--students", "")
-    first, last = map(int, taken(words, "--seeds", "100-102").split("-"))
+    first, last = map(int, taken(words, "--seeds", "0-2" if words[0] == "verdicts" else "100-102").split("-"))
     if words[0] == "table":
         print(table(range(first, last + 1), words[1:] or list(BUDGETS), ways.split(";") if ways else ()))
         return
     machine(OUT)
+    if words[0] == "verdicts":
+        keys = [
+            {"env": env, "way": way, "student": TABLE[env].students[0], "seed": seed}
+            for seed in range(first, last + 1)
+            for env in words[2:] or ("CartPole-v1", "Acrobot-v1", "LunarLander-v3")
+            for way in ("distil", "case_study")
+        ]
+        fill(OUT / "verdicts.jsonl", functools.partial(verdict, Path(words[1])), keys, jobs)
+        return
     if words[0] == "values":
         keys = [{"run": run} for run in words[2:]]
         fill(OUT / "values.jsonl", functools.partial(values, Path(words[1])), keys, jobs)

@@ -233,21 +233,37 @@ def _best(group: list[Row]) -> str:
 
 def teachers() -> str:
     rows = []
-    for path in sorted((RESULTS / "teachers").glob("*.json")):
-        group = json.loads(path.read_text())["rows"]
+    for (env, who), found in grouped(made(RESULTS / "teachers" / "runs.jsonl"), "env", "who").items():
+        group = seeds_of(found)
         there = [row for row in group if row["steps"] is not None]
+        kept = [row for row in group if row["return_mean"] >= row["threshold"]]
         rows.append(
-            (group[0]["env"], {"ours": "ours", "sb3": "stable-baselines3"}[group[0]["who"]],
-             ", ".join(f"{row['steps']:,}" for row in there), ", ".join(f"{row['seconds']:.0f}" for row in there),
-             each(row["return_mean"] for row in group), f"{group[0]['threshold']}".replace("-", "−"),
-             f"{len(there)}/{len(group)}", f"{median(row['steps'] for row in there):,.0f}",
-             f"{median(row['seconds'] for row in there):.1f}")
+            (env, who, ", ".join(f"{row['steps']:,}" for row in there),
+             ", ".join(f"{row['seconds']:.0f}" for row in there), each(row["return_mean"] for row in group),
+             f"{group[0]['threshold']}".replace("-", "−"), f"{len(there)}/{len(group)}", f"{len(kept)}/{len(group)}",
+             f"{median(row['steps'] for row in there):,.0f}", f"{median(row['seconds'] for row in there):.1f}")
         )  # fmt: skip
     head = (
-        "environment", "who", "steps, each seed", "seconds, each seed", "return of 100 episodes", "threshold", "seeds",
-        "steps, median", "seconds, median",
+        "environment", "who", "steps, each seed", "seconds, each seed", "return of 100 episodes", "threshold",
+        "seeds there", "over 100 episodes too", "steps, median", "seconds, median",
     )  # fmt: skip
-    return markdown(head, rows, text=5)
+    return markdown(head, sorted(rows), text=5)
+
+
+def case_study_verdicts() -> str:
+    """What the default and the mission's own loss make of the default's task, as each of them ships."""
+    rows = []
+    for (env, way), found in grouped(made(RESULTS / "case-study" / "verdicts.jsonl"), "env", "way").items():
+        group = seeds_of(found)
+        rows.append(
+            (f"{env.split('-')[0]} `{group[0]['student']}`", way, counted(group),
+             each(row["return_mean"] for row in group), each(row["teacher_return_mean"] for row in group),
+             ", ".join(f"{row['env_steps']:,}" for row in group), each((row["max"] for row in group), 2))
+        )  # fmt: skip
+    head = (
+        "task", "recipe", "verdicts", "return, each seed", "teacher's", "steps", "correlation of max Q",
+    )  # fmt: skip
+    return markdown(head, sorted(rows, key=lambda row: row[0]), text=7)
 
 
 def latency() -> str:
@@ -591,7 +607,8 @@ TABLES: dict[str, Callable[[], str]] = {
     one.__name__.replace("_", "-"): one
     for one in (
         continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers, peers_memory,
-        teachers, latency, boards, boards_same, boards_optimised, boards_peers, integers, inputs, weak_teacher, robust,
+        teachers, case_study_verdicts, latency, boards, boards_same, boards_optimised, boards_peers, integers, inputs,
+        weak_teacher, robust,
         rough_robots, rough_robots_zh, together, games_together, fleets, assistants,
         pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,
         diagnosis, diagnosis_zh,

@@ -3,8 +3,9 @@
     python benchmarks/teachers.py [--jobs N] [ENV ...]
 
 Steps and seconds until the mean return of 20 greedy episodes reaches the environment's threshold. Both look as often as
-our recipe does, and time spent looking is not counted; what reaching it is worth, 100 fresh episodes say. One line for each environment, seed and library, in turn, in results/teachers/runs.jsonl; lines that are there are
-not made again. Needs stable-baselines3 and, for LunarLander, gymnasium[box2d].
+our recipe does, and time spent looking is not counted; what reaching it is worth, 100 fresh episodes say. One line for
+each environment, seed and library, in turn, in results/teachers/runs.jsonl; lines that are there are not made again.
+Needs stable-baselines3 and, for LunarLander, gymnasium[box2d].
 """
 
 import sys

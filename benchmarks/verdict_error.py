@@ -22,6 +22,7 @@ from distilrl.verdict import non_inferiority, verdict_over_seeds
 
 OUT = RESULTS / "verdict-error" / "rows.jsonl"
 RUNS = 1_000
+KEY = ("kind", "case", "episodes", "looks")
 SPAN = 478.0
 MARGIN = 0.05 * SPAN
 Array = NDArray[np.float64]
@@ -85,8 +86,8 @@ CASES: dict[str, tuple[Callable[[Source, int, float], Array], float]] = {
 """Kinds of differences, and the margin."""
 SAMPLES = ((20, 1), (50, 1), (60, 1), (100, 1), (300, 1), (100, 3))
 """Episodes of a look, and how many looks."""
-STARTS = (5, 10, 29)
-"""Distinct starts of a game of which only some are played, a hundred episodes."""
+STARTS = {50: (5, 10, 29), 100: (5, 10, 29), 300: (5, 10, 29, 60, 150)}
+"""Episodes of a game of which only some starts are played, and how many are distinct."""
 CLUSTERS = (
     ("alike", 60),
     ("alike", 150),
@@ -100,6 +101,8 @@ CLUSTERS = (
 """How large clusters are, and how many; each loses all or nothing, and the margin is a tenth of the span."""
 SEEDS = ((5, 0.0), (5, 6.0), (5, 12.0), (10, 0.0), (10, 12.0))
 """Training seeds, and how much they differ (standard deviation)."""
+OF_SEED = (50, 100, 300)
+"""Episodes of each of them."""
 EXACT = ("normal", "exponential")
 """How much the seeds lose where every start is played."""
 LONG = (300,)
@@ -132,13 +135,13 @@ def sample(case: str, episodes: int, looks: int, loss: float, margin: float, sou
     return old == "pass", new in ("pass", "within_margin")
 
 
-def starts(count: int, loss: float, source: Source) -> tuple[bool, bool]:
-    """A hundred episodes of a game that repeats itself, from so many of its starts; 5 % of all starts lose 41."""
-    labels = np.arange(100) % count
+def starts(count: int, played: int, loss: float, source: Source) -> tuple[bool, bool]:
+    """So many episodes of a game that repeats itself, from so many of its starts; 5 % of all starts lose 41."""
+    labels = np.arange(played) % count
     of_start = np.where(source.random(count) < loss / 41.0, -41.0, 0.0)
     seen, margin = of_start[labels], 0.05 * 41.0
     old = plain(seen, margin, source, labels, 1)
-    new = non_inferiority(seen, np.zeros(100), margin, drawn(), span=41.0, clusters=labels, repeats=True).result
+    new = non_inferiority(seen, np.zeros(played), margin, drawn(), span=41.0, clusters=labels, repeats=True).result
     return old == "pass", new in ("pass", "within_margin")
 
 
@@ -168,12 +171,12 @@ def clusters(case: str, count: int, loss: float, source: Source) -> tuple[bool, 
     return apart, now
 
 
-def over_seeds(seeds: int, spread: float, loss: float, source: Source) -> tuple[bool, bool]:
+def over_seeds(seeds: int, episodes: int, spread: float, loss: float, source: Source) -> tuple[bool, bool]:
     """A study over seeds, whose teacher's episodes are common to all."""
-    of_seed, of_episode = source.normal(0, spread, (seeds, 1)), source.normal(0, 25, (1, 100))
-    difference = of_seed + of_episode + source.normal(0, 25, (seeds, 100)) - loss
+    of_seed, of_episode = source.normal(0, spread, (seeds, 1)), source.normal(0, 25, (1, episodes))
+    difference = of_seed + of_episode + source.normal(0, 25, (seeds, episodes)) - loss
     old = t_interval(difference.mean(1))[0] > -MARGIN
-    return bool(old), verdict_over_seeds(difference, MARGIN, drawn(), span=SPAN, distinct=100).holds
+    return bool(old), verdict_over_seeds(difference, MARGIN, drawn(), span=SPAN, distinct=episodes).holds
 
 
 def alike(case: str, episodes: int, loss: float, source: Source, *, exact: bool) -> tuple[bool, bool]:
@@ -186,6 +189,11 @@ def alike(case: str, episodes: int, loss: float, source: Source, *, exact: bool)
     return bool(t_interval(lost)[0] > -MARGIN), holds
 
 
+def played(case: str) -> int:
+    """Of a game's starts and of a study's seeds, which are counted by themselves: 100 where the case says nothing."""
+    return int(case.rpartition(", of ")[2].split()[0]) if ", of " in case else 100
+
+
 def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
     """Shares of passes: where the loss is the margin, and where there is none."""
     source = np.random.default_rng(zlib.crc32(f"{kind} {case} {episodes} {looks}".encode()))
@@ -195,14 +203,15 @@ def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
             margin = CASES[case][1]
             runs = [sample(case, episodes, looks, share * margin, margin, source) for _ in range(RUNS)]
         elif kind == "starts":
-            runs = [starts(episodes, share * 0.05 * 41.0, source) for _ in range(RUNS)]
+            runs = [starts(episodes, played(case), share * 0.05 * 41.0, source) for _ in range(RUNS)]
         elif kind == "clusters":
             runs = [clusters(case, episodes, share * 0.1 * SPAN, source) for _ in range(RUNS)]
         elif kind in ("exact", "long"):
-            each = STARTS[-1] if kind == "exact" else episodes
+            each = STARTS[100][-1] if kind == "exact" else episodes
             runs = [alike(case, each, share * MARGIN, source, exact=kind == "exact") for _ in range(RUNS)]
         else:
-            runs = [over_seeds(episodes, float(case), share * MARGIN, source) for _ in range(RUNS)]
+            spread = float(case.partition(",")[0])
+            runs = [over_seeds(episodes, played(case), spread, share * MARGIN, source) for _ in range(RUNS)]
         old, new = np.mean(runs, axis=0)
         found |= {f"{name}_plain": float(old), f"{name}_now": float(new)}
     return found
@@ -211,12 +220,13 @@ def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
 def keys() -> list[dict[str, object]]:
     """What is simulated."""
     samples = [("sample", case, *size) for case in CASES for size in SAMPLES]
-    games = [("starts", "5 % of all starts lose 41", count, 1) for count in STARTS]
-    studies = [("seeds", f"{spread:g}", seeds, 1) for seeds, spread in SEEDS]
+    of = {100: ""} | {count: f", of {count} episodes" for count in (50, 300)}
+    games = [("starts", f"5 % of all starts lose 41{of[n]}", count, 1) for n in STARTS for count in STARTS[n]]
+    studies = [("seeds", f"{spread:g}{of[n]}", seeds, 1) for n in OF_SEED for seeds, spread in SEEDS]
     every = [("exact", case, 5, 1) for case in EXACT] + [("long", "exponential", count, 1) for count in LONG]
     patients = [("clusters", case, count, 1) for case, count in CLUSTERS]
     all_of_them = (*samples, *games, *studies, *every, *patients)
-    return [dict(zip(("kind", "case", "episodes", "looks"), key, strict=True)) for key in all_of_them]
+    return [dict(zip(KEY, key, strict=True)) for key in all_of_them]
 
 
 def table() -> str:
@@ -225,7 +235,8 @@ def table() -> str:
         "| differences | sample | false passes, plain | now | passes without loss, plain | now |",
         "|---|---|--:|--:|--:|--:|",
     ]
-    for row in made(OUT):
+    rank = {tuple(key.values()): place for place, key in enumerate(keys())}
+    for row in sorted(made(OUT), key=lambda row: rank[tuple(row[name] for name in KEY)]):
         size = (
             f"{row['episodes']} episodes"
             if row["looks"] == 1
@@ -233,9 +244,10 @@ def table() -> str:
         )
         case = row["case"]
         if row["kind"] == "starts":
-            size = f"{row['episodes']} distinct of 100"
+            case, size = case.partition(", of ")[0], f"{row['episodes']} distinct of {played(case)}"
         elif row["kind"] == "seeds":
-            case, size = f"`--seeds`, seeds differ by {case} (plain: t over seeds)", f"{row['episodes']} seeds of 100"
+            size = f"{row['episodes']} seeds of {played(case)}"
+            case = f"`--seeds`, seeds differ by {case.partition(', of ')[0]} (plain: t over seeds)"
         elif row["kind"] == "clusters":
             case = f"`--cluster`, all or nothing of each, sizes {case} (plain: episodes by themselves)"
             size = f"{row['episodes']} clusters"
