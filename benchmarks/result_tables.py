@@ -266,6 +266,18 @@ def case_study_verdicts() -> str:
     return markdown(head, sorted(rows, key=lambda row: row[0]), text=7)
 
 
+def plan_order() -> str:
+    """Simulated plans with the widest errors and seeds that do not differ: how many name no winner, and where it is."""
+    orders = ("from the largest", "from the best", "from as good a one")
+    rows = [
+        (one["curve"], *(f"{one[order]['none']:.2f}, place {one[order]['place']:.1f}" for order in orders))
+        for one in read("plan-order.json")["lines"]
+        if (one["own"], one["check"], one["verdict"]) == (0.0, 0.6, 0.4)
+    ]
+    head = ("returns by size", "from the largest", "from the best in the checks", "from the largest that is as good")
+    return markdown(head, rows, text=4)
+
+
 def latency() -> str:
     files = [json.loads(path.read_text()) for path in sorted((RESULTS / "latency").glob("*.json"))]
     ways = dict.fromkeys(way for file in files for way in file["microseconds"])
@@ -608,7 +620,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for one in (
         continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers, peers_memory,
         teachers, case_study_verdicts, latency, boards, boards_same, boards_optimised, boards_peers, integers, inputs,
-        weak_teacher, robust,
+        weak_teacher, robust, plan_order,
         rough_robots, rough_robots_zh, together, games_together, fleets, assistants,
         pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,
         diagnosis, diagnosis_zh,

@@ -23,6 +23,7 @@ import selection
 import verdict_error
 from lines import RESULTS
 from method_tables import ENVS, against_default, cells_of, chosen, linked, methods, overall, surviving
+from paired import holm, sign_flip
 from result_tables import TABLES, by_earlier_rule, by_todays_words, grouped, markdown, read, seeds_of
 
 from distilrl.files import write_json
@@ -341,16 +342,38 @@ def atari_methods(env: str) -> str:
         f"Teacher {teacher['return']:.1f} (under ε = 0.05 {teacher['epsilon_0.05']:.1f}, sticky actions "
         f"{teacher['sticky_0.25']:.1f}), random {teacher['random']:.1f}; {teacher['env_steps']:,} steps.",
         "",
-        "| method | student | return, each seed | agreement | ε = 0.05 | sticky actions |",
-        "|---|---|---|--:|--:|--:|",
+        "| method | student | return, each seed | less or more than the default | p | agreement | ε = 0.05 | sticky |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
     ]
+    beside = {
+        one: {name: against(runs, groups[one, "distil"]) for (student, name), runs in groups.items() if student == one}
+        for one in dict.fromkeys(student for student, _ in groups)
+    }
+    p = {one: corrected(differences) for one, differences in beside.items()}
     for (student, name), runs in groups.items():
         each = ", ".join(
             f"{run['return']:.1f} [{run['return_ci95'][0]:.1f}, {run['return_ci95'][1]:.1f}]" for run in runs
         )
         ways = " | ".join(", ".join(f"{run[way]:.1f}" for run in runs) for way in ("epsilon_0.05", "sticky_0.25"))
-        rows.append(f"| {linked(name)} | `{student}` | {each} | {mean(r['agreement'] for r in runs):.2f} | {ways} |")
+        differences = beside[student][name]
+        apart = f"{mean(differences):+.1f} ({len(differences)})" if differences else ""
+        rows.append(
+            f"| {linked(name)} | `{student}` | {each} | {apart} | {p[student].get(name, '')} "
+            f"| {mean(r['agreement'] for r in runs):.2f} | {ways} |"
+        )
     return "\n".join(rows)
+
+
+def against(runs: list[dict], default: list[dict]) -> list[float]:
+    """Differences to the default's return, of the training seeds that both have; none of the default itself."""
+    theirs = {run["seed"]: run["return"] for run in default}
+    return [] if runs is default else [run["return"] - theirs[run["seed"]] for run in runs if run["seed"] in theirs]
+
+
+def corrected(differences: dict[str, list[float]]) -> dict[str, str]:
+    """Of each method's, the p-value of a sign-flip test, corrected for all of these (Holm 1979)."""
+    asked = {name: sign_flip(values) for name, values in differences.items() if values}
+    return {name: f"{p:.2f}" for name, p in zip(asked, holm(list(asked.values())), strict=True)}
 
 
 def one_method(name: str) -> str:
@@ -400,6 +423,7 @@ def block(name: str) -> str:
         "field-plans": field_plans.markdown,
         "field-plans-zh": lambda: field_plans.markdown(chinese=True),
         "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS), ("distil", "case_study")),
+        "case-study-tried": lambda: case_study.table(range(100, 105), ["CartPole-v1", "Acrobot-v1"]),
         "checks": selection.raw,
     }
     if name.startswith("fields/"):
@@ -408,10 +432,11 @@ def block(name: str) -> str:
 
 
 def documents() -> list[Path]:
-    """Documents that hold tables of raw results."""
+    """Documents that hold tables of raw results; decisions tell of what was measured then, and few of them do."""
     root = RESULTS.parents[1]
     pages = (*root.glob("README*.md"), root / "benchmarks" / "README.md", *(root / "docs").rglob("*.md"))
-    return sorted(page for page in pages if "decisions" not in page.parts)
+    marked = (page for page in pages if "decisions" not in page.parts or "<!-- result " in page.read_text("utf-8"))
+    return sorted(marked)
 
 
 def filled(text: str) -> str:
