@@ -1,11 +1,12 @@
 """Makes the pictures of the README, the gallery and the fields' pages: teacher and student in the same episode.
 
-    python benchmarks/pictures.py [NAME ...]     # methods, case-study, or one of KEPT, ROWS and DOTS; all by default
+    python benchmarks/pictures.py [NAME ...]     # one of FIGURES, KEPT, ROWS and DOTS; all by default
 
 Students of KEPT are those of a run of results/. Those of ROWS are trained by their row of field_rows, with as short a
 verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves, which come step by
-step. FIGURES are drawn of the raw results and train nothing: `case-study` the checks of results/case-study, `methods`
-the comparison's differences over all, and DOTS what a field's row returned where nothing moves. Each says in its file
+step. FIGURES are drawn of the raw results and train nothing: `case-study` the checks of results/case-study and
+`case-study-losses` what it learns by, `methods` the comparison's differences over all, and DOTS what a field's row
+returned where nothing moves. Each says in its file
 which numbers it draws, by their digest, so that one that is old can be told.
 """
 
@@ -85,6 +86,8 @@ LOOK |= {"grid.color": GREY, "grid.alpha": 0.25}
 
 BREAKOUT_RUNS = {"distil": "breakout-61k", "case_study": "breakout-61k-case-study"}
 """Of pong.py."""
+LOSS_RUNS = {"Pong": {"distil": "pong-61k-default", "case_study": "pong-61k-case-study"}, "Breakout": BREAKOUT_RUNS}
+"""Of pong.py, too."""
 
 
 def checks_of(run: str) -> list[list[float]]:
@@ -128,6 +131,28 @@ def curves(seeds: range = range(5), across: int = 5) -> Figure:
             axis.set_ylabel(what if number % across == 0 else "")
     for axis in axes.transpose(0, 2, 1).reshape(-1, 2)[len(panels) :].flat:
         axis.set_visible(False)
+    return figure
+
+
+@mpl.rc_context(LOOK)
+def losses() -> Figure:
+    """L_KL of `distil` and `case_study`, and L_adv of the latter, at each check."""
+    figure = Figure(figsize=(7.2, 2.4), layout="constrained")
+    for axis, (game, runs) in zip(figure.subplots(1, 2), LOSS_RUNS.items(), strict=True):
+        for way, run in runs.items():
+            rows = read_metrics(RESULTS / run / "metrics.csv")
+            steps = [float(row["env_steps"]) for row in rows]
+            for term, dashes, told in (("forward_kl", "-", "L_KL"), ("worst_value_gap", "--", "L_adv")):
+                if f"loss/{term}" not in rows[0]:
+                    continue
+                values = [float(row[f"loss/{term}"]) for row in rows]
+                axis.plot(steps, values, dashes, color=COLORS[way], linewidth=1.6)
+                height = {("L_adv", "case_study"): 0.6, ("L_KL", "case_study"): 0.4, ("L_KL", "distil"): 0.3}[told, way]
+                axis.text(0.97, height, f"{told} of {way}", color=COLORS[way], ha="right", transform=axis.transAxes)
+        axis.set_title(f"{game} cnn:16,16,16:64", fontsize=8)
+        axis.set_ylim(0, None)
+        axis.locator_params(nbins=4)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
     return figure
 
 
@@ -178,9 +203,11 @@ def differences() -> Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[], Figure]] = {"case-study": curves, "methods": differences} | {
-    name: functools.partial(dots, name) for name in DOTS
-}
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "case-study": curves,
+    "case-study-losses": losses,
+    "methods": differences,
+} | {name: functools.partial(dots, name) for name in DOTS}
 
 
 def digest(figure: Figure) -> str:
