@@ -342,24 +342,35 @@ def own_teachers(home: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+@functools.cache  # for the table is in two languages
+def judged(name: str) -> tuple[dict[str, Any] | None, dict[tuple[str, str], list[dict[str, Any]]]]:
+    """The teacher's line of a task, and by student and what is hidden from it the others, each with its verdict."""
+    lines = made(OUT / f"{name}.jsonl")
+    teacher = next((one for one in lines if one["student"] == "teacher"), None)
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in lines:
+        if teacher is not None and one is not teacher:
+            result = _verdict(np.array(one["returns"]), np.array(teacher["returns"]), teacher)
+            groups.setdefault((one["student"], one["hidden"]), []).append(one | {"result": result})
+    return teacher, groups
+
+
 def table(names: list[str], chinese: bool = False) -> list[list[str]]:
     """A row for each kind of student: sees, parameters, seeds, score, verdicts."""
     whole, who = ("全部", "教师") if chinese else ("all of it", "teacher")
     rows = []
     for name in names:
-        lines = made(OUT / f"{name}.jsonl")
-        teacher = next((one for one in lines if one["student"] == "teacher"), None)
-        if teacher is None or len(lines) == 1:
+        teacher, lines = judged(name)
+        if teacher is None or not lines:
             continue
         theirs = np.array(teacher["returns"])
         where = f"{TASKS[name].env}, {TASKS[name].steps:,} {'步' if chinese else 'steps'}"
         each = "，每个成员一位教师" if chinese else ", a teacher for each member"
         where += each if TASKS[name].own else ""
         rows.append([where, who, whole, f"{teacher['params']:,}", "", f"{theirs.mean():,.1f}", ""])
-        for student, hidden in dict.fromkeys((one["student"], one["hidden"]) for one in lines if one is not teacher):
-            own = [one for one in lines if (one["student"], one["hidden"]) == (student, hidden)]
+        for (student, hidden), own in lines.items():
             means = [stats.mean(np.array(one["returns"])) for one in own]
-            results = [_verdict(np.array(one["returns"]), theirs, teacher) for one in own]
+            results = [one["result"] for one in own]
             told = ", ".join(f"{results.count(one)} {verdict_in_words(one, chinese)}" for one in dict.fromkeys(results))
             sees = in_words(hidden, chinese) or whole
             middle = f"{np.mean(means):,.1f}" + (f" ± {np.std(means, ddof=1):,.1f}" if len(means) > 1 else "")

@@ -227,13 +227,14 @@ def killed_at(moment=math.inf):
     return seen, watch
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def shapes_of_losses(request):
-    """Checked in the tests of what losses are and what recipes make of them; elsewhere it would take a fifth of the
-    time.
-    """
-    subjects = ("test_losses", "test_heads", "test_objective", "test_methods")
-    jaxtyping.config.update("jaxtyping_disable", request.module.__name__ not in subjects)
+    """Checked in the tests of what losses are and of each recipe's; elsewhere it would take a fifth of the time."""
+    subjects = ("test_losses", "test_heads", "test_objective")
+    checked = (
+        request.module.__name__ in subjects or request.function.__name__ == "test_each_recipe_lowers_its_own_terms"
+    )
+    jaxtyping.config.update("jaxtyping_disable", not checked)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -241,10 +242,15 @@ def undrawn(request):
     """Reports have figures in the tests of reports alone: elsewhere to draw them would take longer than the runs."""
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ not in ("test_animate", "test_cli", "test_report"):
-            patch.setattr("distilrl.figures._svg", lambda _figure: "<svg></svg>")
-            patch.setattr("distilrl.animate.courses", lambda *_given, **_named: {})
-            patch.setattr("distilrl.figures.courses", lambda _found: "<svg></svg>")
+            draw_nothing(patch)
         yield
+
+
+def draw_nothing(patch):
+    """Reports without figures."""
+    patch.setattr("distilrl.figures._svg", lambda _figure: "<svg></svg>")
+    patch.setattr("distilrl.animate.courses", lambda *_given, **_named: {})
+    patch.setattr("distilrl.figures.courses", lambda _found: "<svg></svg>")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -175,7 +175,7 @@ def cut_and_whole(config, teacher, acceptance, folder, moment):
 @pytest.mark.parametrize("recipe", ["distil", "case_study"])
 def test_a_run_of_real_actions_resumes_to_the_same_bytes(tmp_path, recipe):
     teacher = following("gaussian")
-    config = following_config(recipe, env_steps=800, check_every=200)
+    config = following_config(recipe, env_steps=800, check_every=200, updates=2)
     config = config.but(behaviour=Behaviour("mixed", zeta=1.5))  # random pushes are under way too
     _, actions = cut_and_whole(config, teacher, accepted(teacher, FOLLOW), tmp_path, 500)
     assert actions.dtype == torch.float32
@@ -226,7 +226,7 @@ def test_actions_above_a_byte_survive_the_checkpoint(tmp_path):
         network.layers[0].weight[0, 0], network.layers[0].weight[1, 0] = 1.0, -1.0
         network.layers[2].weight[300, 0] = network.layers[2].weight[700, 1] = 1.0
     teacher = Teacher(network, "q", "test", "memory", "0" * 64)
-    config = small("distil", env=MANY, gap=-20.0, env_steps=480, check_every=160)
+    config = small("distil", env=MANY, gap=-20.0, env_steps=480, check_every=160, updates=1)
     _, actions = cut_and_whole(config, teacher, accepted(teacher, MANY), tmp_path, 400)
     assert {300, 700} <= set(actions.flatten().tolist())
 

@@ -21,9 +21,18 @@ import starts  # noqa: E402
 import users  # noqa: E402
 import workload  # noqa: E402
 
-import distilrl.report  # noqa: E402, F401  # now, so that no fork has to
+import distilrl.report  # noqa: E402  # now, so that no fork has to
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked here")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hardly_learning():
+    """Runs of `make chaos` learn more, and take longer; and the page of reports is read once, not in every fork."""
+    distilrl.report._template()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workload, "SHORT", [*workload.SHORT, "--set", "updates=1"])
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import instances
 import pytest
 import torch
 from commands import CHOICE, VERDICTS, distill
-from conftest import SIGN, real_teacher, sign_network
+from conftest import SIGN, draw_nothing, real_teacher, sign_network
 from tiny_envs import LINEAR, SLOPE
 
 from distilrl.checkpoints import save_network
@@ -24,7 +24,19 @@ from distilrl.spaces import Bounds
 from distilrl.specs import NetworkSpec
 from distilrl.summaries import PlanResults
 
+DRAWN = (
+    "test_from_teacher_to_report",
+    "test_watch_writes_an_animation",
+    "test_watch_draws_a_figure_of_what_cannot_be_drawn",
+)
+"""Tests that look at figures."""
 QUICK = ["--steps", "1600", "--set", "learning-starts=400", "--set", "check-every=400", "--disturbed-episodes", "0"]
+
+
+@pytest.fixture(autouse=True)
+def undrawn_where_nobody_looks(request, monkeypatch):
+    if request.function.__name__ not in DRAWN:
+        draw_nothing(monkeypatch)
 
 
 def test_from_teacher_to_report(teacher, tmp_path, capsys):

@@ -130,7 +130,7 @@ def ended(words, shell):
 def test_closed_streams_change_no_exit_code():
     """A run that passed ended with 1, which is a verdict's, where a daemon had closed its output."""
     assert ended("recipes", ">&-") == (0, "")
-    assert ended("inspect missing.zip", ">&- 2>&-")[0] == 2
+    assert ended("zoo get nothing", ">&- 2>&-")[0] == 2
     code, said = ended("inspect missing.zip", ">&-")
     assert code == 2
     assert "Traceback" not in said
@@ -138,12 +138,12 @@ def test_closed_streams_change_no_exit_code():
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_place_for_output_is_one_sentence():
-    for words in ("recipes", "--help"):
+    for words in ("zoo", "--help"):
         code, said = ended(words, ">/dev/full")
         assert code == 2
         assert said.startswith("error: output cannot be written (No space left on device)")
         assert len(said.splitlines()) == 1
-    assert ended("inspect missing.zip", "2>/dev/full")[0] == 2
+    assert ended("zoo get nothing", "2>/dev/full")[0] == 2
 
 
 def test_recipes_are_listed_a_line_each(capsys):

@@ -1138,6 +1138,12 @@ def rounding(monkeypatch, *means):
     monkeypatch.setattr(_Export, "_mean_return", mean_return)
 
 
+@pytest.fixture(autouse=True)
+def hardly_tuned(monkeypatch):
+    """What tuning gains is told to these tests by `rounding`, or asked elsewhere."""
+    monkeypatch.setattr(qat, "UPDATES", 50)
+
+
 @pytest.fixture
 def taught(tmp_path):
     """A run whose teacher is at hand."""
@@ -1174,7 +1180,6 @@ def test_integers_of_a_picture_and_numbers_are_tuned_and_played(tmp_path, monkey
     network, head = mixed_network()
     save_network(tmp_path / "teacher", network, head, name="teacher")
     folder = run_of(tmp_path / "run", MIXED, (TeacherFile(str(tmp_path / "teacher")),))
-    monkeypatch.setattr(qat, "UPDATES", 50)
     rounding(monkeypatch, *((10.0, 9.9, 10.0) if tuned else (10.0, 10.0)))
     card = export_policy(folder, "int8")
     assert card.get("fine_tuned", False) == tuned

@@ -48,7 +48,7 @@ TREE = TreeConfig(leaves=4, iterations=2, states=100)
 
 def job(**changes):
     return Job(
-        small(**({"network": "mlp:2", "env_steps": 480} | changes)),
+        small(**({"network": "mlp:2", "env_steps": 480, "updates": 1} | changes)),
         Comparison(100, 100, 0, margin_abs=10.0),
         accept_episodes=5,
     )

@@ -103,7 +103,9 @@ def inspect(tmp_path, server, name, **more):
 
 @pytest.fixture
 def here(tmp_path, hub, monkeypatch, capsys):
-    """Inspects in this process, to which the server is the Hub: its exit code, and what it said on one line."""
+    """Inspects in this process, to which the server is the Hub: its exit code, what it said on one line, and what it
+    told of the policy.
+    """
     constants = pytest.importorskip("huggingface_hub.constants")
     endpoint = f"http://127.0.0.1:{hub.server_address[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
@@ -112,7 +114,8 @@ def here(tmp_path, hub, monkeypatch, capsys):
 
     def inspect(name):
         code = main(["inspect", name, "--json"])
-        return code, " ".join(capsys.readouterr().err.split())
+        said = capsys.readouterr()
+        return code, " ".join(said.err.split()), json.loads(said.out or "{}")
 
     return inspect
 
@@ -130,32 +133,35 @@ def test_a_policy_comes_from_the_hub_and_then_from_the_cache(tmp_path, hub):
     assert json.loads(offline.stdout)["sha256"] == facts["sha256"]
 
 
-def test_the_statistics_beside_a_policy_are_its_own(tmp_path, hub, monkeypatch):
+def test_the_statistics_beside_a_policy_are_its_own(tmp_path, here, monkeypatch):
     """Those at the repository's root are of another policy, and of one in a folder its own were left out."""
     files = Hub.files
     _, other = vec_normalize(tmp_path, steps=9)
     hidden = {"ppo/model.zip": files["dqn-CartPole-v1.zip"], "vec_normalize.pkl": files["vec_normalize.pkl"]}
     Hub.files = hidden
-    alone = inspect(tmp_path, hub, "hf://owner/policy/ppo/model.zip")
-    assert not json.loads(alone.stdout)["format"].endswith("with VecNormalize")
+    *_, alone = here("hf://owner/policy/ppo/model.zip")
+    assert not alone["format"].endswith("with VecNormalize")
     Hub.files = hidden | {"ppo/vec_normalize.pkl": Path(other).read_bytes()}
     shutil.rmtree(tmp_path / "hf")
-    both = json.loads(inspect(tmp_path, hub, "hf://owner/policy/ppo/model.zip").stdout)
+    *_, both = here("hf://owner/policy/ppo/model.zip")
     assert both["format"].endswith("with VecNormalize")
     assert "ppo/vec_normalize.pkl" in Hub.asked
-    offline = inspect(tmp_path, hub, "hf://owner/policy/ppo/model.zip", HF_HUB_OFFLINE="1")
-    assert json.loads(offline.stdout)["sha256"] == both["sha256"]
+    monkeypatch.setattr(sys.modules["huggingface_hub.constants"], "HF_HUB_OFFLINE", True)
+    Hub.asked.clear()
+    *_, offline = here("hf://owner/policy/ppo/model.zip")
+    assert offline["sha256"] == both["sha256"]
+    assert Hub.asked == []
 
 
-def test_mistakes_get_one_sentence(tmp_path, hub, here):
+def test_mistakes_get_one_sentence(here):
     Hub.files = Hub.files | {"other.zip": b"PK"}
-    code, said = here("hf://owner/policy")
+    code, said, _ = here("hf://owner/policy")
     assert (code, "several policies" in said) == (2, True)
     named = here("hf://owner/policy/dqn-CartPole-v1.zip")
     assert named[0] == 0, named
-    unknown = inspect(tmp_path, hub, "hf://owner/nothing")
-    assert (unknown.returncode, "Traceback" in unknown.stderr) == (2, False)
-    code, said = here("hf://nothing")
+    code, said, _ = here("hf://owner/nothing")
+    assert (code, "Traceback" in said) == (2, False)
+    code, said, _ = here("hf://nothing")
     assert (code, "hf://owner/repository" in said) == (2, True)
 
 
@@ -166,7 +172,7 @@ def test_mistakes_get_one_sentence(tmp_path, hub, here):
 )
 def test_what_the_listing_says_is_too_large_is_not_downloaded(here, large, named, size):
     Hub.listed = {large: size}
-    code, said = here(f"hf://owner/policy{named}")
+    code, said, _ = here(f"hf://owner/policy{named}")
     length = "of unknown size" if size is None else "5,000,000,000 bytes long"
     assert code == 2
     assert said.startswith(f"error: '{large}' of hf://owner/policy{named} is {length}, and a policy has at most ")
@@ -178,6 +184,6 @@ def test_what_the_listing_says_is_too_large_is_not_downloaded(here, large, named
 def test_a_large_file_beside_a_policy_is_no_hindrance(here):
     Hub.files = Hub.files | {"everything.zip": b"PK"}
     Hub.listed = {"everything.zip": 5_000_000_000}
-    code, said = here("hf://owner/policy")
+    code, said, _ = here("hf://owner/policy")
     assert code == 0, said
     assert "everything.zip" not in Hub.asked

@@ -553,7 +553,7 @@ def test_a_teacher_whose_terms_have_faded_labels_nothing_any_more(sign_teacher, 
     """From half of the budget on reward alone is left; so the teacher is not asked, and a resumed run does not ask
     either.
     """
-    config = small(recipe, gap=-20.0, check_every=200, gamma=0.5, n_step=1)
+    config = small(recipe, gap=-20.0, check_every=200, gamma=0.5, n_step=1, updates=1)
     asked = []
 
     def counted(obs):

@@ -18,7 +18,7 @@ from distilrl.specs import NetworkSpec
 
 SHORT = ["--steps", "640", "--episodes", "60", "--disturbed-episodes", "0", "--threads", "1", "--margin-abs", "10"]
 SHORT += ["--set", "check-every=160", "--set", "learning-starts=80", "--set", "check-episodes=4"]
-SHORT += ["--set", "final-episodes=4", "--set", "gap=-1"]
+SHORT += ["--set", "final-episodes=4", "--set", "gap=-1", "--set", "updates=1"]
 
 
 @pytest.fixture

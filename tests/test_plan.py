@@ -544,8 +544,9 @@ def test_the_others_of_a_plan_go_on_where_one_diverges(tmp_path, monkeypatch, en
     poisoned(monkeypatch, {0: [1], 1: [2]})  # one before its first check, one behind it
     monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [-1e3] * len(policies))
     asked = {"sizes": sizes, "seeds": 2, "refine": False, "report": False}
+    short = {"env_steps": 900, "sequence": 8, "burn_in": 2}
     events, watch = killed_at()
-    whole = plan(teacher(), tiny_job(env, env_steps=900), tmp_path / "whole", watch=watch, **asked)
+    whole = plan(teacher(), tiny_job(env, **short), tmp_path / "whole", watch=watch, **asked)
     told = [event.words for event in events if isinstance(event, Noticed)]
     assert len(told) == len(whole.diverged) == 2
     assert all("have become NaN or infinite" in words and words.endswith("it learns no more.") for words in told)
@@ -555,8 +556,8 @@ def test_the_others_of_a_plan_go_on_where_one_diverges(tmp_path, monkeypatch, en
     # and it is gone on with as it would have gone on
     moment = [n for n, event in enumerate(events) if isinstance(event, Step)][-1]
     with pytest.raises(Killed):
-        plan(teacher(), tiny_job(env, env_steps=900), tmp_path / "cut", watch=killed_at(moment)[1], **asked)
-    again = plan(teacher(), tiny_job(env, env_steps=900), tmp_path / "cut", resume=True, **asked)
+        plan(teacher(), tiny_job(env, **short), tmp_path / "cut", watch=killed_at(moment)[1], **asked)
+    again = plan(teacher(), tiny_job(env, **short), tmp_path / "cut", resume=True, **asked)
     assert without_clock(again) == without_clock(whole)
     (ours, state), (theirs, _) = (RunFolder(tmp_path / name).load_state() for name in ("cut", "whole"))
     assert [student["number"] for student in state["rounds"][0]["students"]] == [0, 2, 3]
@@ -679,7 +680,7 @@ def test_a_loss_by_its_name_sees_one_student_at_a_time(monkeypatch):
 
 def cut_plan(teacher, out, watch=None, **changes):
     """A plan of students some of whom are dropped on the way."""
-    config = tiny_config(MOVED, env_steps=900, check_episodes=3, learning_rate=4e-3)
+    config = tiny_config(MOVED, env_steps=900, check_episodes=3, learning_rate=4e-3, sequence=8, burn_in=2)
     changes = {"sizes": ["mlp:", "mlp:2", "mlp:8"], "seeds": 2, "report": False} | changes
     return plan(teacher, Job(config, Comparison(50, 50, 0, margin=0.1)), out, watch=watch, **changes)
 

@@ -47,7 +47,21 @@ JUDGED = [*WEAK, "--episodes", "5", "--threads", "1"]
 SHORT_EPISODES = ["--env-kwargs", '{"max_episode_steps": 6, "width": 64, "height": 64}']
 """With small pictures: a processor draws those of the report."""
 SMALLER = {
-    "distill": [*JUDGED, "--steps", "400", "--set", "learning-starts=200", "--disturbed-episodes", "0"],
+    "distill": [
+        *JUDGED,
+        "--steps",
+        "400",
+        "--disturbed-episodes",
+        "0",
+        "--set",
+        "learning-starts=200",
+        "--set",
+        "updates=1",
+        "--set",
+        "check-episodes=2",
+        "--set",
+        "final-episodes=2",
+    ],
     "train-teacher": ["--steps", "1200", "--set", "learning-starts=400", "--episodes", "5", "--threads", "1"],
     "evaluate": ["--episodes", "10", "--threads", "1"],
     "inspect": ["--episodes", "2", "--threads", "1"],

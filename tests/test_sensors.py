@@ -177,7 +177,7 @@ def test_a_student_that_sees_late_has_what_its_teacher_must_remember():
 @pytest.mark.parametrize(("network", "moment"), [("mlp:8", 1), ("mlp:8", 99), ("gru:4", 65)])
 def test_a_resumed_run_sees_what_it_would_have_seen(sign_teacher, network, moment, tmp_path):
     config = small(gap=-1.0, env_steps=800, check_every=200, noise=(0.1, 0.1), delay=1, dropout=0.3)
-    config = config.but(network=network, batch_size=128, sequence=8, burn_in=2)
+    config = config.but(network=network, batch_size=128, sequence=8, burn_in=2, updates=1)
     whole = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     with pytest.raises(Killed):
         train(

@@ -112,9 +112,10 @@ class Eager:
 def test_who_hosts_the_shards_changes_nothing(sign_teacher, recipe):
     teacher = sign_teacher if recipe == "distil" else None
     counted = Counting()
-    whole = trained(rounds(recipe), teacher)
-    assert same(whole, trained(rounds(recipe), teacher, collectors=counted))
-    assert same(whole, trained(rounds(recipe), teacher, collectors=Eager()))
+    config = rounds(recipe, updates=1)
+    whole = trained(config, teacher)
+    assert same(whole, trained(config, teacher, collectors=counted))
+    assert same(whole, trained(config, teacher, collectors=Eager()))
     assert counted.most == 2, "never more than two rounds are in flight"
     assert counted.orders == 832 // 64 + 1
 
@@ -189,7 +190,7 @@ def test_rounds_and_shards_are_part_of_what_decides_the_student(sign_teacher):
 )
 def test_a_resumed_run_of_rounds_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, moments):
     """Cut before the first checkpoint, behind one, or just before the end."""
-    teacher, config = sign_teacher if recipe == "distil" else None, rounds(recipe)
+    teacher, config = sign_teacher if recipe == "distil" else None, rounds(recipe, updates=1)
     whole = trained(config, teacher, tmp_path / "whole")
     assert any(row["training_return"] is not None for row in whole.history)
     for moment in moments:
@@ -322,7 +323,7 @@ def pong(**changes):
     """
     config = small(
         env="PongNoFrameskip-v4", network="cnn:2k8s8:4", gap=-1.0, n_envs=4, env_steps=192, learning_starts=64,
-        check_every=88, check_episodes=1, finalists=1, batch_size=8, **changes,
+        check_every=88, check_episodes=1, finalists=1, batch_size=8, updates=1, **changes,
     )  # fmt: skip
     teacher = Teacher.from_callable(
         lambda obs: (obs[:, -1, 40:60].float().mean((1, 2)) * 10).long() % 6, name="something"

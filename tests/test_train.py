@@ -140,7 +140,8 @@ def test_what_lies_still_far_from_0_has_no_weight():
     """No gradient ever reached its random weights, which came 293 times into the bias and left eight bits nothing."""
     teacher = warm_teacher()
     for student in ("mlp:8", "mlp:8@history=2", "gru:4"):
-        trained = train(small(env=WARM, network=student, gap=-1.0, batch_size=32), teacher, acceptance=ACCEPTANCE)
+        config = small(env=WARM, network=student, gap=-1.0, batch_size=32, sequence=8, burn_in=2)
+        trained = train(config, teacher, acceptance=ACCEPTANCE)
         weight, bias = trained.network.folded()
         assert not weight[:, 2::3].any(), student
         assert weight[:, :2].all(), student
