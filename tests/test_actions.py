@@ -132,7 +132,7 @@ def test_the_answer_is_known():
 )
 def test_a_student_of_real_actions_reaches_its_teacher(kind, squash, recipe, loss):
     teacher = following(kind, squash)
-    config = following_config(recipe, learning_rate=1e-2, **({"terms": (term(loss),)} if loss else {}))
+    config = following_config(recipe, learning_rate=1e-2, updates=4, **({"terms": (term(loss),)} if loss else {}))
     known = accepted(teacher, FOLLOW)
     trained = train(config, teacher, acceptance=known)
     assert trained.heads == (Point(describe_env(EnvRef(FOLLOW)).action, squash),), "a student has no spread of its own"

@@ -50,7 +50,7 @@ def env_of(low, high):
 def test_students_learn_actions_of_any_scale(low, high, recipe, tmp_path):
     short = tiny_config()
     parts = {"data": short.data, "stop": short.stop, "compute": short.compute, "network": "mlp:8"}
-    config = make_config(recipe, env_of(low, high), **parts).but(env_steps=2400, gap=-20.0, stakes_exponent=0.0)
+    config = make_config(recipe, env_of(low, high), **parts).but(env_steps=960, gap=-20.0, stakes_exponent=0.0)
     results = distill(scaled_teacher(low, high), Job(config, Comparison(100, 100, 0)), tmp_path / "run", report=False)
     assert results.student.score > 0.97
     assert results.agreement.dimensions[0].rms < 0.05
@@ -60,7 +60,7 @@ def test_a_plans_students_learn_actions_of_any_scale(tmp_path):
     low, high = BOUNDS[1]
     short = tiny_config()
     parts = {"data": short.data, "stop": short.stop, "compute": short.compute}
-    config = make_config("distil", env_of(low, high), **parts).but(env_steps=2400, gap=-20.0, stakes_exponent=0.0)
+    config = make_config("distil", env_of(low, high), **parts).but(env_steps=960, gap=-20.0, stakes_exponent=0.0)
     job = Job(config, Comparison(100, 100, 0))
     teacher, out = scaled_teacher(low, high), tmp_path / "plan"
     results = plan(teacher, job, out, sizes=("mlp:8",), seeds=1, refine=False, report=False)
