@@ -3,6 +3,7 @@
 import copy
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -106,6 +107,25 @@ def test_reward_finds_what_imitation_of_a_larger_teacher_cannot(whole, imitated)
     assert trained.env_steps == imitated.env_steps + REWARD.env_steps
     (where,) = (place for place, event in enumerate(seen) if event == events.Phase("reward"))
     assert {event.budget for event in seen[where:] if isinstance(event, events.Step)} == {REWARD.env_steps}
+
+
+def test_seconds_of_the_stage_are_those_of_its_rounds(monkeypatch):
+    """Not those of its checks, as everywhere else."""
+    clock, step, check, others = [0.0], Search.step, Check.__call__, Check.others
+
+    def taking(seconds, function):
+        def call(*given, **named):
+            clock[0] += seconds
+            return function(*given, **named)
+
+        return call
+
+    monkeypatch.setattr("distilrl.evolution.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(Search, "step", taking(1.0, step))
+    monkeypatch.setattr(Check, "__call__", taking(1e6, check))
+    monkeypatch.setattr(Check, "others", taking(1e6, others))
+    trained = train(config_of(replace(REWARD, env_steps=6_400)), TEACHER, acceptance=ACCEPTANCE)
+    assert 10.0 <= trained.train_s < 1e6
 
 
 def test_metrics_go_on_through_the_stage(whole):

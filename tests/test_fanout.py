@@ -43,12 +43,13 @@ from distilrl.errors import (
 )
 from distilrl.evaluate import play
 from distilrl.events import Accepted, Ended, Episodes, Judged, Noticed, Reached, silent
-from distilrl.fanout import NOTES, Call, Place, _elsewhere, _Shared, fan_out
+from distilrl.fanout import NOTES, Call, Place, _elsewhere, _Shared, fan_out, worded
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical, student_head
 from distilrl.jobs import Machines
 from distilrl.metrics import read_metrics
 from distilrl.networks import build
+from distilrl.objective import term
 from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.processes import TRIES, Processes
@@ -553,6 +554,43 @@ def test_a_plan_whose_teacher_cannot_be_sent_says_so_before_it_trains(fanout_hom
     with Processes(1) as executor, pytest.raises(SpecError, match="'rule' cannot be sent to another process"):
         plan(function, job(fanout_home), tmp_path / "plan", executor=executor)
     assert not (tmp_path / "plan").exists()
+
+
+def test_a_plan_whose_loss_cannot_be_sent_says_so_before_it_trains(fanout_home, tmp_path, monkeypatch):
+    """Its teacher could be, and so the first verdict was what said it."""
+    monkeypatch.setattr(sys.modules["distilrl.plan"], "_plan", lambda *_: pytest.fail("it went on"))
+    mine = job(fanout_home, terms=(term(lambda *, student, teacher: (student - teacher).square().mean(1)),))
+    with Processes(1) as executor, pytest.raises(SpecError, match=r"cannot be sent to another process.*define losses"):
+        plan(fanout_home / "teacher", mine, tmp_path / "plan", executor=executor)
+
+
+def test_a_run_whose_teacher_cannot_be_sent_to_its_verdict_says_so_before_it_trains(fanout_home, tmp_path, monkeypatch):
+    function = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), name="rule")
+    monkeypatch.setattr(sys.modules["distilrl.distill"], "train", lambda *_, **__: pytest.fail("it went on"))
+    with Processes(1) as executor, pytest.raises(SpecError, match="'rule' cannot be sent to another process"):
+        distill(function, job(fanout_home), tmp_path / "run", machines=Machines(executor=executor))
+    assert not (tmp_path / "run" / "teacher.json").exists()
+
+
+class Refuses(Executor):
+    """As one whose pickle fails where it is called."""
+
+    def submit(self, *_, **__):
+        raise TypeError("cannot pickle '_thread.lock' object")
+
+
+def test_a_part_that_an_executor_refuses_at_once_is_one_sentence():
+    how = Play(EnvRef(ENV), at_once=2, executor=Refuses())
+    with pytest.raises(SpecError, match=r"cannot be sent to another process \(cannot pickle"):
+        play(Policy(sign_network(), Categorical(Choices((2,)))), how, range(8))
+
+
+def test_functions_within_functions_are_told_in_the_words_of_any_python():
+    for words in ("Can't pickle local object 'f.<locals>.g'", "Can't get local object 'f.<locals>.g'"):
+        future = Future()
+        future.set_exception(AttributeError(words))
+        with pytest.raises(SpecError, match="'a' cannot be sent to another process"):
+            worded(future, "a").result()
 
 
 def test_errors_survive_the_way_from_another_process():

@@ -41,7 +41,7 @@ from distilrl.sizes import Budget, PlanOptions, ladder
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, spelled
 from distilrl.stacks import StackedMLP
-from distilrl.stream import Check
+from distilrl.stream import Check, Stream
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.teaching import evaluate_policy
 from distilrl.verdict import HOLDS
@@ -683,6 +683,21 @@ def cut_plan(teacher, out, watch=None, **changes):
     config = tiny_config(MOVED, env_steps=900, check_episodes=3, learning_rate=4e-3, sequence=8, burn_in=2)
     changes = {"sizes": ["mlp:", "mlp:2", "mlp:8"], "seeds": 2, "report": False} | changes
     return plan(teacher, Job(config, Comparison(50, 50, 0, margin=0.1)), out, watch=watch, **changes)
+
+
+def test_seconds_of_a_plan_are_those_of_all_its_steps(sign_teacher, tmp_path, monkeypatch):
+    """The first ones, in which nothing is learnt yet, were left out."""
+    clock, collect = [0.0], Stream.collect
+
+    def taking(*given):
+        clock[0] += 1.0
+        return collect(*given)
+
+    monkeypatch.setattr("distilrl.search.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(Stream, "collect", taking)
+    asked = {"sizes": ["mlp:"], "seeds": 1, "refine": False, "report": False}
+    found = plan(sign_teacher, tiny_job(env_steps=640, learning_starts=320), tmp_path / "plan", **asked)
+    assert found.train_s == clock[0] > 40
 
 
 def without_clock(result):

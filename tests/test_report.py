@@ -487,6 +487,8 @@ def test_a_plan_that_asked_twice_is_made_again_with_both_questions(tmp_path):
     first, second = report.again(RunFolder(tmp_path), found).splitlines()
     assert first.startswith("distilrl plan --config ")
     assert second == "distilrl plan --resume NEW_FOLDER --episodes 400"
+    asked = report.again(RunFolder(tmp_path), replace(found, asked=(300, 400))).splitlines()
+    assert asked[1:] == ["# then from Python: resume distilrl.plan in NEW_FOLDER with Comparison(max_episodes=400)"]
     # its winner is made again with the whole
     write_json(tmp_path / "plan.json", found.to_json())
     write_json(tmp_path / "winner" / "config.json", Job(config).to_json() | {"kind": "winner"})

@@ -15,6 +15,7 @@ from distilrl.episodes import Play
 from distilrl.errors import ResumeError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Accepted, Phase, Watch, named, silent
+from distilrl.fanout import try_sending
 from distilrl.files import read_json_as, write_json
 from distilrl.isolation import isolated
 from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student, with_files
@@ -156,6 +157,8 @@ def run_job(
     homes = _homes(folder, config)
     plays = [how_played(info, config, machines) for info in infos]
     watches = [named(watch, task.env.label) if len(tasks) > 1 else watch for task in tasks]
+    for one, info in zip(judges, infos, strict=True):  # refused before training, not by the verdict
+        try_sending(one.path, (one.policy, info), folder.path, machines.executor)
     known = [
         _acceptance(one, play, home, job, told)
         for one, play, home, told in zip(judges, plays, homes, watches, strict=True)

@@ -20,11 +20,12 @@ from distilrl.episodes import KINDS, Episodes, Game, Play, UnforeseenError
 from distilrl.errors import FileError, SpecError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
-from distilrl.fanout import Place, worded
+from distilrl.fanout import Place, submitted, worded
 from distilrl.isolation import isolated
 from distilrl.networks import Network, count_bytes
 from distilrl.policies import Policy
 from distilrl.spaces import EnvRef
+from distilrl.starting import brought_back
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.teachers.before import Called
 from distilrl.threads import one_thread, use_threads
@@ -253,7 +254,7 @@ def _played_in_threads(games: list[Game], threads: int, total: int, watch: Watch
 def _played_elsewhere(games: list[Game], executor: Executor, total: int, watch: Watch) -> list[Episodes]:
     """All parts on the executor, in their order."""
     place, done = Place.here(), []
-    futures = [executor.submit(_play_elsewhere, game, place) for game in games]
+    futures = [submitted(executor, _play_elsewhere, game, place) for game in games]
     try:
         for game, future in zip(games, futures, strict=True):
             done.append(_keep_part(game, worded(future, game.how.env.label).result()))
@@ -267,8 +268,8 @@ def _played_elsewhere(games: list[Game], executor: Executor, total: int, watch: 
 
 def _play_elsewhere(game: Game, place: Place) -> Episodes:
     """A part in another process."""
-    place.enter()
-    with isolated(), one_thread():
+    with brought_back(), isolated(), one_thread():
+        place.enter()
         return game.play(silent)
 
 

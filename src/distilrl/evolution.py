@@ -188,7 +188,7 @@ def with_reward(
     """
     reward, head, pupil = config.reward, task.head, task.pupil.student
     check = task.selection.whole()  # what is better than the teacher may last longer than its longest episode
-    started, longer = time.perf_counter(), LONGER * config.stop.check_episodes
+    longer = LONGER * config.stop.check_episodes
     search = Search(trained.networks[0], pupil, reward, config.seed, config.student.noise, task.pupil.units)
     begin = search.weights.clone()
     # -- where it stands: at the distilled student, or where an earlier run was cut short
@@ -205,12 +205,13 @@ def with_reward(
     if writer is not None:
         for row in track.history:  # of before it was cut short
             writer.write(row)
-    before = track.train_s
     count = 2 * reward.directions * reward.episodes
     made = make_vec_env(task.info.ref, count, threads=config.compute.threads, workers=config.data.workers)
     with closing(made) as envs:
         while search.env_steps < reward.env_steps:
+            started = time.perf_counter()
             tried = search.step(envs, head, check.how.max_steps or ENDLESS)
+            track.train_s += time.perf_counter() - started
             watch(Step(search.env_steps, reward.env_steps, tried))
             if search.round % CHECK_EVERY and search.env_steps < reward.env_steps:
                 continue
@@ -222,7 +223,6 @@ def with_reward(
                 if others > track.best_return:
                     best, track.best_return = search.weights.clone(), others
             track.round, track.env_steps = search.round, search.env_steps
-            track.train_s = before + time.perf_counter() - started
             track.history.append(_row(trained, track, found, tried))
             watch(CheckEvent(track.history[-1]))
             if writer is not None:

@@ -47,6 +47,8 @@ AT_ONCE = (ExtraError, SpecError, TeacherError)
 """What runs of one teacher meet all alike before their first step, if one does."""
 SECONDS_TO_BE_REFUSED = 60.0
 """How long the others are waited for then: one whose teacher gives no number after hours says nothing of them."""
+PICKLES = (" pickle ", "Can't get local object")
+"""What pickle says of what it cannot send; Python 3.13 has other words for functions within functions."""
 NOTES = ".distilrl-progress"
 """Folder beside the runs in which they say how far they are; it goes when they end."""
 
@@ -97,7 +99,7 @@ def fan_out(
     futures: dict[Future[T], int] = {}
     try:
         for number, call in enumerate(calls):
-            futures[_submitted(executor, function, call, place)] = number
+            futures[submitted(executor, _elsewhere, function, call, place)] = number
         yield _as_they_end(futures, calls, notes, watch)
     except AT_ONCE:  # the others are refused just now too: once they are, nothing of them is left behind
         wait([future for future in futures if not future.cancel()], SECONDS_TO_BE_REFUSED)
@@ -135,10 +137,15 @@ def _received(*_: Any, watch: Watch) -> None:
     """What comes of what is only sent."""
 
 
-def _submitted(executor: Executor, function: Callable[..., T], call: Call, place: "_Shared") -> "Future[T]":
-    """A call under way; what the executor refuses at once is told as what it refuses later."""
+def submitted(executor: Executor, function: Callable[..., T], *args: Any) -> "Future[T]":
+    """A call under way; what the executor refuses at once is told as what it refuses later.
+
+    Example::
+
+        submitted(executor, play_part, game, Place.here()).result()
+    """
     try:
-        return executor.submit(_elsewhere, function, call, place)
+        return executor.submit(function, *args)
     except Exception as error:
         refused: Future[T] = Future()
         refused.set_exception(error)
@@ -203,7 +210,7 @@ def worded(future: "Future[T]", name: str) -> "Future[T]":
     elif reason := _unsendable(error):
         words = SpecError(
             f"'{name}' cannot be sent to another process ({reason}): name the teacher's file and the "
-            "environment's id instead of giving objects, or do one run at a time."
+            "environment's id instead of giving objects, define losses in a module, or do one run at a time."
         )
     if words is None:
         return future
@@ -216,7 +223,8 @@ def worded(future: "Future[T]", name: str) -> "Future[T]":
 def _unsendable(error: BaseException | None) -> str:
     """What pickle says where it is pickle that failed; executors wrap it in errors of their own."""
     while error is not None and not isinstance(error, DistilError):
-        if isinstance(error, pickle.PicklingError | AttributeError | TypeError) and " pickle " in str(error)[:200]:
+        said = str(error)[:200]
+        if isinstance(error, pickle.PicklingError | AttributeError | TypeError) and any(one in said for one in PICKLES):
             return first_line(error)
         error = error.__cause__
     return ""

@@ -108,7 +108,9 @@ def plan(
             results = known
         else:
             judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, folder.path, executor, watch)
-            try_sending(one.path, (judge.teacher, info), folder.path, executor)  # refused before training, not after
+            try_sending(
+                one.path, (judge.teacher, info, job), folder.path, executor
+            )  # refused before training, not after
             results = _plan(one, job, options, judge, len(known.asked) if known is not None else 0)
         if report:
             write_reports(*([Path(out) / "winner"] if results.winner else []), Path(out), watch=watch)

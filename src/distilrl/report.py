@@ -24,7 +24,7 @@ from distilrl.files import read_json, read_json_as, read_regular, write_bytes, w
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.measures import rounded
 from distilrl.metrics import read_metrics
-from distilrl.next_steps import PLAYED_ON, judges_of, made_by_function, next_commands, trust_of
+from distilrl.next_steps import PLAYED_ON, asked_with, judges_of, made_by_function, next_commands, trust_of
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
@@ -181,8 +181,14 @@ def again(folder: RunFolder, results: AnyResults) -> str:
     if name == "plan" and not isinstance(results, PlanResults) and planned.is_file():  # of its winner
         results = read_json_as(PlanResults, planned)
     asked = results.asked[1:] if isinstance(results, PlanResults) else ()  # again, and of more episodes
-    more = [["distilrl", "plan", "--resume", "NEW_FOLDER", "--episodes", str(most // PLAYED_ON)] for most in asked]
-    return "\n".join(typed([*one, *trusted]) for one in (words, *more))
+    lines = [typed([*words, *trusted])]
+    for most in asked:
+        if most % PLAYED_ON:
+            lines.append(f"# then from Python: resume distilrl.plan in NEW_FOLDER with {asked_with(most)}")
+        else:
+            again = ["distilrl", "plan", "--resume", "NEW_FOLDER", "--episodes", str(most // PLAYED_ON)]
+            lines.append(typed([*again, *trusted]))
+    return "\n".join(lines)
 
 
 def _provenance(results: AnyResults) -> Provenance:

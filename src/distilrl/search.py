@@ -224,11 +224,12 @@ class Search:
 
     def _begin(self) -> None:
         """New students for the last round, who know the statistics and the temperature of what was seen so far."""
-        config, stream = self.config, self.stream
+        config, stream, started = self.config, self.stream, time.perf_counter()
         while stream.env_steps < config.data.learning_starts or not stream.replay.ready:
             if stream.env_steps >= config.data.env_steps:
                 raise nothing_drawn(config, stream.env_steps)
             stream.collect(START)
+        self.train_s += time.perf_counter() - started
         self._population = population = self._students()
         population.standardise(*input_statistics(config, stream))
         population.look(stream.replay.labels())

@@ -233,10 +233,10 @@ def _grow(
         capacity=1,
         device="cpu",
     )
-    stream, check = Stream(train, teacher, behaviour=BEHAVIOUR), Check(train, acceptance, keep_states=0)
-    data, grown, saved = _Labelled(stream, teacher, config), _Grown(), folder.load_state()
+    grown, saved, check = _Grown(), folder.load_state(), Check(train, acceptance, keep_states=0)
     count = -(-config.states // train.data.n_envs)
-    with closing(stream):
+    with closing(Stream(train, teacher, behaviour=BEHAVIOUR)) as stream:
+        data = _Labelled(stream, teacher, config)
         if saved is not None:
             with fitting():
                 grown = _Grown.read(saved[1]["grown"], folder.path)
