@@ -108,9 +108,8 @@ def plan(
             results = known
         else:
             judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, folder.path, executor, watch)
-            try_sending(
-                one.path, (judge.teacher, info, job), folder.path, executor
-            )  # refused before training, not after
+            sent = judge.teacher, info, job  # what cannot be is refused before training, not after
+            try_sending(one.path, sent, folder.path, executor)
             results = _plan(one, job, options, judge, len(known.asked) if known is not None else 0)
         if report:
             write_reports(*([Path(out) / "winner"] if results.winner else []), Path(out), watch=watch)

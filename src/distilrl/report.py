@@ -186,8 +186,8 @@ def again(folder: RunFolder, results: AnyResults) -> str:
         if most % PLAYED_ON:
             lines.append(f"# then from Python: resume distilrl.plan in NEW_FOLDER with {asked_with(most)}")
         else:
-            again = ["distilrl", "plan", "--resume", "NEW_FOLDER", "--episodes", str(most // PLAYED_ON)]
-            lines.append(typed([*again, *trusted]))
+            asks = ["distilrl", "plan", "--resume", "NEW_FOLDER", "--episodes", str(most // PLAYED_ON)]
+            lines.append(typed([*asks, *trusted]))
     return "\n".join(lines)
 
 
