@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Timer
 from types import ModuleType
 
 import instances
@@ -583,6 +584,47 @@ def test_a_part_that_an_executor_refuses_at_once_is_one_sentence():
     how = Play(EnvRef(ENV), at_once=2, executor=Refuses())
     with pytest.raises(SpecError, match=r"cannot be sent to another process \(cannot pickle"):
         play(Policy(sign_network(), Categorical(Choices((2,)))), how, range(8))
+
+
+class Ending(Future):
+    """As Ray's: what runs is ended by `cancel`, and leaves what it has written."""
+
+    cancel_ends_it = True
+
+    def cancel(self):
+        ended = not self.done()
+        if ended:
+            self.set_exception(CancelledError())
+        return ended
+
+
+class Refused(Executor):
+    """The first call is refused at once, the second after a while, and tidies up."""
+
+    def __init__(self):
+        self.tidy, self.calls = [], 0
+
+    def submit(self, *_, **__):
+        future, self.calls = Ending(), self.calls + 1
+        if self.calls == 1:
+            future.set_exception(TeacherError("weak"))
+        else:
+            Timer(
+                0.2, lambda: (self.tidy.append(not future.done()), future.set_exception(TeacherError("weak")))
+            ).start()
+        return future
+
+
+def test_who_is_refused_later_is_waited_for_also_where_cancelling_would_end_it(tmp_path):
+    executor, calls = Refused(), [Call("a", ()), Call("b", ())]
+
+    def together():
+        with fan_out(print, calls, tmp_path, executor=executor, watch=silent) as ended:
+            return [future.result() for _, future in ended]
+
+    with pytest.raises(TeacherError):
+        together()
+    assert executor.tidy == [True]
 
 
 def test_functions_within_functions_are_told_in_the_words_of_any_python():

@@ -102,7 +102,8 @@ def fan_out(
             futures[submitted(executor, _elsewhere, function, call, place)] = number
         yield _as_they_end(futures, calls, notes, watch)
     except AT_ONCE:  # the others are refused just now too: once they are, nothing of them is left behind
-        wait([future for future in futures if not future.cancel()], SECONDS_TO_BE_REFUSED)
+        waiting = [one for one in futures if getattr(one, "cancel_ends_it", False) or not one.cancel()]
+        wait(waiting, SECONDS_TO_BE_REFUSED)
         raise
     finally:
         for future in futures:

@@ -101,6 +101,9 @@ def _call(theirs: dict[str, str], function: Callable[..., T], args: tuple[Any, .
 class _RayFuture(Future[T]):
     """What comes of a task."""
 
+    cancel_ends_it = True
+    """Also while it is under way, which a future of the standard library does not: `fan_out` asks."""
+
     def __init__(self, ray: Any, task: Any) -> None:
         super().__init__()
         self._ray, self._task = ray, task
