@@ -1,6 +1,6 @@
 """How often the verdict errs: false passes where the true loss is exactly the margin, and passes where there is none.
 
-    python benchmarks/verdict_error.py run      # about twenty minutes on one core; results/verdict-error/rows.jsonl
+    python benchmarks/verdict_error.py run [--jobs N]    # an hour or more of a core; results/verdict-error/rows.jsonl
     python benchmarks/verdict_error.py table    # the table of docs/verdict.md
 
 Each line is of 1,000 simulated comparisons. *plain* is the percentile bootstrap of the differences, which is what most
