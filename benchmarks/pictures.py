@@ -6,8 +6,8 @@ Students of KEPT are those of a run of results/. Those of ROWS are trained by th
 verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves, which come step by
 step. FIGURES are drawn of the raw results and train nothing: `case-study` the checks of results/case-study and
 `case-study-losses` what it learns by, `methods` the comparison's differences over all, and DOTS what a field's row
-returned where nothing moves. Each says in its file
-which numbers it draws, by their digest, so that one that is old can be told.
+returned where nothing moves. Each says in its file which numbers it draws, by their digest, so that one that is old can
+be told.
 """
 
 import functools
@@ -88,6 +88,12 @@ BREAKOUT_RUNS = {"distil": "breakout-61k", "case_study": "breakout-61k-case-stud
 """Of pong.py."""
 LOSS_RUNS = {"Pong": {"distil": "pong-61k-default", "case_study": "pong-61k-case-study"}, "Breakout": BREAKOUT_RUNS}
 """Of pong.py, too."""
+LOSSES = (
+    ("case_study", "worst_value_gap", "L_adv", "--", 0.6),
+    ("case_study", "forward_kl", "L_KL", "-", 0.4),
+    ("distil", "forward_kl", "L_KL", "-", 0.3),
+)
+"""Whose, the term, what it is called, its line, and how high its name stands."""
 
 
 def checks_of(run: str) -> list[list[float]]:
@@ -139,16 +145,11 @@ def losses() -> Figure:
     """L_KL of `distil` and `case_study`, and L_adv of the latter, at each check."""
     figure = Figure(figsize=(7.2, 2.4), layout="constrained")
     for axis, (game, runs) in zip(figure.subplots(1, 2), LOSS_RUNS.items(), strict=True):
-        for way, run in runs.items():
-            rows = read_metrics(RESULTS / run / "metrics.csv")
-            steps = [float(row["env_steps"]) for row in rows]
-            for term, dashes, told in (("forward_kl", "-", "L_KL"), ("worst_value_gap", "--", "L_adv")):
-                if f"loss/{term}" not in rows[0]:
-                    continue
-                values = [float(row[f"loss/{term}"]) for row in rows]
-                axis.plot(steps, values, dashes, color=COLORS[way], linewidth=1.6)
-                height = {("L_adv", "case_study"): 0.6, ("L_KL", "case_study"): 0.4, ("L_KL", "distil"): 0.3}[told, way]
-                axis.text(0.97, height, f"{told} of {way}", color=COLORS[way], ha="right", transform=axis.transAxes)
+        rows = {way: read_metrics(RESULTS / run / "metrics.csv") for way, run in runs.items()}
+        for way, term, told, dashes, height in LOSSES:
+            steps, values = ([float(row[name]) for row in rows[way]] for name in ("env_steps", f"loss/{term}"))
+            axis.plot(steps, values, dashes, color=COLORS[way], linewidth=1.6)
+            axis.text(0.97, height, f"{told} of {way}", color=COLORS[way], ha="right", transform=axis.transAxes)
         axis.set_title(f"{game} cnn:16,16,16:64", fontsize=8)
         axis.set_ylim(0, None)
         axis.locator_params(nbins=4)

@@ -345,20 +345,19 @@ def atari_methods(env: str) -> str:
         "| method | student | return, each seed | less or more than the default | p | agreement | ε = 0.05 | sticky |",
         "|---|---|---|--:|--:|--:|--:|--:|",
     ]
-    beside = {
-        one: {name: against(runs, groups[one, "distil"]) for (student, name), runs in groups.items() if student == one}
-        for one in dict.fromkeys(student for student, _ in groups)
-    }
-    p = {one: corrected(differences) for one, differences in beside.items()}
+    apart = {key: against(runs, groups.get((key[0], "distil"), [])) for key, runs in groups.items()}
+    p: dict[tuple[str, str], str] = {}
+    for one in dict.fromkeys(student for student, _ in groups):
+        p |= corrected({key: differences for key, differences in apart.items() if key[0] == one})
     for (student, name), runs in groups.items():
         each = ", ".join(
             f"{run['return']:.1f} [{run['return_ci95'][0]:.1f}, {run['return_ci95'][1]:.1f}]" for run in runs
         )
         ways = " | ".join(", ".join(f"{run[way]:.1f}" for run in runs) for way in ("epsilon_0.05", "sticky_0.25"))
-        differences = beside[student][name]
-        apart = f"{mean(differences):+.1f} ({len(differences)})" if differences else ""
+        differences = apart[student, name]
+        told = f"{mean(differences):+.1f} ({len(differences)})" if differences else ""
         rows.append(
-            f"| {linked(name)} | `{student}` | {each} | {apart} | {p[student].get(name, '')} "
+            f"| {linked(name)} | `{student}` | {each} | {told} | {p.get((student, name), '')} "
             f"| {mean(r['agreement'] for r in runs):.2f} | {ways} |"
         )
     return "\n".join(rows)
@@ -370,7 +369,7 @@ def against(runs: list[dict], default: list[dict]) -> list[float]:
     return [] if runs is default else [run["return"] - theirs[run["seed"]] for run in runs if run["seed"] in theirs]
 
 
-def corrected(differences: dict[str, list[float]]) -> dict[str, str]:
+def corrected(differences: dict[tuple[str, str], list[float]]) -> dict[tuple[str, str], str]:
     """Of each method's, the p-value of a sign-flip test, corrected for all of these (Holm 1979)."""
     asked = {name: sign_flip(values) for name, values in differences.items() if values}
     return {name: f"{p:.2f}" for name, p in zip(asked, holm(list(asked.values())), strict=True)}
