@@ -49,6 +49,7 @@ from distilrl.networks import Network, build
 from distilrl.objective import TDTerm
 from distilrl.plain import to_plain
 from distilrl.policies import Policy
+from distilrl.runs import RunFolder
 from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import ACTIVATIONS, NetworkSpec
@@ -755,6 +756,28 @@ def test_an_export_replaces_an_earlier_one_or_leaves_it(bare, tmp_path, monkeypa
     export_policy(bare, "torch", out)
     assert sorted(everything(out)) == ["example.py", "export.json", "golden.npz", "policy.pt2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+def test_what_killed_exports_left_is_cleared_up_and_the_earlier_one_put_back(bare, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    export_policy(bare, "onnx", out)
+    first = everything(out)
+    killed, at_work, own = (tmp_path / f".out.export-{name}" for name in ("a1b2c3d_", "x1y2z3w4", "settings"))
+    for folder in (killed, at_work):
+        (folder / "new").mkdir(parents=True)
+        (folder / "new/policy.onnx").write_bytes(b"half of it")
+    own.mkdir()
+    (own / "thesis.tex").write_text("years of work")
+    out.rename(killed / "old")  # as far as it came
+    monkeypatch.setattr(keep, "write_golden", lambda *_a: 1 / 0)
+    with RunFolder(at_work).lock(), pytest.raises(ZeroDivisionError):
+        export_policy(bare, "torch", out)
+    assert everything(out) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == [own.name, at_work.name, "out", "run"]
+    monkeypatch.undo()
+    export_policy(bare, "torch", out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [own.name, "out", "run"]
+    assert sorted(everything(out)) == ["example.py", "export.json", "golden.npz", "policy.pt2"]
 
 
 def needs(*programs):

@@ -306,7 +306,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.path, error) from None
-        held = _locked(self.path)
+        held = locked(self.path)
         try:
             yield
         finally:
@@ -317,9 +317,12 @@ class RunFolder:
                 os.close(held)
 
 
-def _locked(folder: Path) -> int | None:
+def locked(folder: Path) -> int | None:
     """A descriptor of the folder that is locked as long as it is open, so that no file is left of the lock; None where
     there are no locks.
+
+    Raises:
+        FileError: another process holds it, or the folder cannot be read.
     """
     if fcntl is None:
         return None

@@ -1,6 +1,8 @@
 """Keeping an export: written beside its place, and moved into it only if it answers as the policy does."""
 
 import io
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ from distilrl.export.replay import ExportedFile, Held, Recording, held, open_exp
 from distilrl.export.verifying import verify_own
 from distilrl.files import digest, read_json, unwritable, write_bytes, write_json, write_text
 from distilrl.policies import Policy
-from distilrl.runs import RunFolder
+from distilrl.runs import LOCK, RunFolder, locked
 from distilrl.spaces import EnvRef
 
 WRITTEN = (
@@ -119,10 +121,11 @@ def keep_export(
     check_place(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))  # nobody else can know or enter it
+        _clear_up(out)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.export-", dir=out.parent))  # nobody else can know or enter it
     except OSError as error:
         raise unwritable(out, error) from None
-    part = work / "new"
+    part, held = work / "new", locked(work)  # held before there is anything in it that could be cleared up
     try:
         part.mkdir()
         files = write(part)
@@ -135,9 +138,7 @@ def keep_export(
     except OSError as error:
         raise unwritable(out, error) from None
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        with suppress(OSError):  # not empty where an earlier export could not be put back: then it is kept there
-            work.rmdir()
+        _leave(work, held)
     return card | {"path": str(out)}
 
 
@@ -229,7 +230,42 @@ def _swap(new: Path, out: Path, aside: Path) -> None:
             aside.rename(out)
         raise
     if earlier:
-        with suppress(OSError):  # the new one is in place; what cannot be removed stays aside
-            for name in WRITTEN + LEFT_BEHIND:  # by name, so that a file which came in between is not lost
-                (aside / name).unlink(missing_ok=True)
-            aside.rmdir()
+        _discard(aside)
+
+
+def _discard(aside: Path) -> None:
+    """Removes an export in whose place another one is; what cannot be removed stays aside."""
+    with suppress(OSError):
+        for name in WRITTEN + LEFT_BEHIND:  # by name, so that a file which came in between is not lost
+            (aside / name).unlink(missing_ok=True)
+        aside.rmdir()
+
+
+def _leave(work: Path, held: int | None) -> None:
+    """Takes the folder away in which an export was written, and frees its lock."""
+    shutil.rmtree(work / "new", ignore_errors=True)
+    with suppress(OSError):
+        (work / LOCK).unlink(missing_ok=True)
+        work.rmdir()  # not empty where an earlier export could not be put back: then it is kept there
+    if held is not None:
+        os.close(held)
+
+
+def _clear_up(out: Path) -> None:
+    """Takes away what killed exports left beside their place; the export that one of them had moved aside and not yet
+    replaced is put back. Those of processes at work, which hold their locks, stay.
+    """
+    for work in sorted(out.parent.iterdir()):
+        inside = {"new", "old"} if re.fullmatch(rf"\.{re.escape(out.name)}\.export-\w{{8}}", work.name) else set()
+        if work.is_symlink() or not any((work / name).is_dir() for name in inside):
+            continue
+        try:
+            held = locked(work)
+        except FileError:
+            continue
+        if held is None:  # no locks here: it could be at work
+            continue
+        if not out.exists() and (work / "old").is_dir():
+            (work / "old").rename(out)
+        _discard(work / "old")
+        _leave(work, held)
