@@ -41,7 +41,7 @@ IN_CHINESE = {"undisturbed": "无干扰", "pushes": "推", "friction": "摩擦",
 STUDENTS = {name: row.students[:1] for name, row in FIELD.rows.items() if row.env.startswith("examples.")}
 STUDENTS["Unitree G1"] += ("mlp:28+gru:10@relu",)
 STUDENTS["Walker2d"] += ("mlp:16,16",)
-STUDENTS["Unitree G1, 150,000 steps"] = ("mlp:20+gru:3",)
+STUDENTS["Unitree G1, 150,000 steps"] = ("mlp:20+gru:3", "mlp:24")
 del STUDENTS["Unitree G1, 400,000 steps"], STUDENTS["Unitree Go1, 150,000 steps"]
 KEPT = {("Unitree G1", "mlp:28+gru:10@relu"): RESULTS / "boards" / "g1-2992"}
 """Run folders of students that ship with the results."""
