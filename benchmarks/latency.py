@@ -18,7 +18,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import torch
-from lines import RESULTS
+from lines import RESULTS, machine
 
 from distilrl import Policy, TrainConfig, __version__, export_policy, load_network, load_teacher, trust
 from distilrl.evaluate import load_teachers
@@ -192,6 +192,7 @@ def main() -> None:
         "env": env.label,
         "student": network.spec.describe(),
     }
+    machine(RESULTS / "latency", "onnxruntime")
     write_json(RESULTS / "latency" / f"{name}.json", facts | {"microseconds": rows})
 
 

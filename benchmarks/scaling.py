@@ -24,7 +24,7 @@ import gymnasium
 import matplotlib as mpl
 import numpy as np
 import torch
-from lines import RESULTS
+from lines import RESULTS, machine
 
 from distilrl import NetworkSpec, Policy, Teacher, build, describe_env, load_teacher, make_config
 from distilrl.distributed import RayCollectors
@@ -287,6 +287,8 @@ def main() -> None:
         }
         print(f"{world.name:36} 1: {rates[0]:9,.0f}  most: {max(rates):9,.0f} at {ends:5}  85 % up to {useful}")
     given.out.mkdir(parents=True, exist_ok=True)
+    if not given.measured:
+        machine(given.out)
     result = {"measured": found, "assumed": ASSUMED, "shard": SHARD, "steps": STEPS, "simulated": table}
     (given.out / "scaling.json").write_text(json.dumps(result, indent=2) + "\n")
     draw(table, given.out / "scaling.svg")

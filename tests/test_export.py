@@ -444,6 +444,31 @@ def test_integers_of_an_image_beside_a_vector(tmp_path, text, unseen, image_byte
     assert (done.returncode, done.stdout) == (0, "100 of 100 actions as expected\n"), done.stderr
 
 
+def test_a_unit_that_is_nearly_its_bias_is_as_exact_in_integers_as_others():
+    """Its sums' unit follows from its bias alone, and beside the layer's largest its multiplier had no bits left."""
+    bias = [0.0, 0.5, 0.28, 0.09, 0.03]
+    network = Network(NetworkSpec((2,), 5, hidden=(5,)))
+    with torch.no_grad():
+        network.layers[0].weight.copy_(torch.tensor([1.0, 1e-3, 1e-4, 1e-4, 1e-5])[:, None].expand(5, 2) / 2)
+        network.layers[0].bias.copy_(torch.tensor(bias))
+        network.layers[2].weight.copy_(torch.eye(5))
+        network.layers[2].bias.zero_()
+    obs = np.random.default_rng(0).uniform(-1, 1, (200, 2)).astype(np.float32)
+    values = int8.quantise(steps(network.eval(), "int8"), obs).values(obs)
+    assert np.abs(values[:, 1:] - bias[1:]).max() < 0.005, "of a layer whose largest is 1, a byte of 255"
+
+
+def test_calibration_reads_a_few_images_at_once(monkeypatch):
+    """A thousand camera images, with all that each output of a first layer reads, took gigabytes."""
+    asked, runs = [], int8.runs
+    monkeypatch.setattr(int8, "runs", lambda step, x: [asked.append(len(x)), runs(step, x)][1])
+    obs = np.random.default_rng(0).integers(0, 256, (130, 1, 8, 8)).astype(np.uint8)
+    network = build(NetworkSpec.parse("cnn:2k4s2:4", (1, 8, 8), 2), torch.Generator().manual_seed(0)).eval()
+    int8.quantise(steps(network, "int8"), obs)
+    assert sum(asked[:3]) == 130
+    assert max(asked[:3]) <= 64
+
+
 def test_numbers_beside_an_image_are_as_fine_as_their_weights_ask_for():
     """Whose weights may be a hundred times those of features, with which they share their rows' scales."""
     plain = int8_layers.Entry.of(np.array([[1.0, 1.0], [-1.0, -1.0]]))

@@ -768,11 +768,15 @@ def test_what_killed_exports_left_is_cleared_up_and_the_earlier_one_put_back(bar
         (folder / "new/policy.onnx").write_bytes(b"half of it")
     own.mkdir()
     (own / "thesis.tex").write_text("years of work")
+    (tmp_path / ".out.export-anybodys/old").mkdir(parents=True)
+    (tmp_path / ".out.export-anybodys").chmod(0o777)  # nothing that others may write is put anywhere
     out.rename(killed / "old")  # as far as it came
     monkeypatch.setattr(keep, "write_golden", lambda *_a: 1 / 0)
     with RunFolder(at_work).lock(), pytest.raises(ZeroDivisionError):
         export_policy(bare, "torch", out)
     assert everything(out) == first
+    (tmp_path / ".out.export-anybodys/old").rmdir()
+    (tmp_path / ".out.export-anybodys").rmdir()
     assert sorted(path.name for path in tmp_path.iterdir()) == [own.name, at_work.name, "out", "run"]
     monkeypatch.undo()
     export_policy(bare, "torch", out)

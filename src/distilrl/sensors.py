@@ -48,8 +48,8 @@ class Sensors:
             )
         if self.noise and len(self.noise) != obs.shape[0]:
             raise SpecError(
-                f"'noise' needs one standard deviation per number, or one for all, and {name} has {obs.shape}: got "
-                f"{len(self.noise)}."
+                f"'noise' needs one standard deviation for each number of an observation, and {name} has {obs.shape}: "
+                f"got {len(self.noise)}."
             )
         if self.flicker and not obs.pixels:
             raise SpecError(

@@ -42,7 +42,7 @@ from distilrl.export.int8_memory import (
     past_as_moves,
     with_past,
 )
-from distilrl.export.steps import CellStep, Step
+from distilrl.export.steps import TOGETHER, CellStep, Step
 
 PERCENTILES = (99.99, 99.9, 99.999, 100.0)
 """Where activations may be cut off; which is best differs from student to student."""
@@ -138,7 +138,7 @@ def quantise(
     entry = BYTES if image_bytes else Entry.of(x)
     begins = np.arange(len(calibration)) == 0 if begins is None else begins
     history = 1 if pictures else steps[0].in_shape[0] // calibration.shape[1]
-    x, vector = x.astype(np.float64), None
+    x, vector = x if entry is None else x.astype(np.float64), None
     scale_in: Any = 1.0
     largest: int | Ints = BYTE
     if entry is not None:
@@ -199,7 +199,10 @@ def _reading(step: Step | CellStep, change: Callable[[Step], Step]) -> Step | Ce
     return replace(step, inputs=change(step.inputs)) if isinstance(step, CellStep) else change(step)
 
 
-def _real(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The layer in floats, channels innermost."""
-    result: NDArray[np.float64] = runs(step, x) @ channels_last(step).astype(np.float64).T + step.bias
+def _real(step: Step, x: NDArray[Any]) -> NDArray[np.float64]:
+    """The layer in floats, channels innermost; of images a few at a time, since what each output reads is copied."""
+    weight = channels_last(step).astype(np.float64).T
+    parts = [x] if step.weight.ndim != 4 else np.array_split(x, -(-len(x) // TOGETHER))
+    result: NDArray[np.float64] = np.concatenate([runs(step, part.astype(np.float64)) @ weight for part in parts])
+    result += step.bias
     return np.maximum(result, 0.0) if step.activation else result

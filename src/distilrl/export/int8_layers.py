@@ -153,6 +153,7 @@ def in_integers(step: Step, scale_in: NDArray[np.float64] | float, unit: float, 
         bits: of its multipliers.
     """
     units = sum_units(step, scale_in)
+    units = np.maximum(units, units.max() / 2 ** (bits - 8))  # beside a bias alone a multiplier would have no bits
     real = channels_last(step).astype(np.float64) * scale_in  # an input's scale is part of the weights it meets
     weight = np.round(real / units[:, None]).astype(np.int64)
     bias = np.round(step.bias / units).astype(np.int64)

@@ -18,6 +18,7 @@ from distilrl.export import c
 from distilrl.export.card import FORMAT, PAGE
 from distilrl.export.examples import example
 from distilrl.export.last import COARSEST, ROUNDINGS, last_step
+from distilrl.export.owners import check_owned
 from distilrl.export.replay import ExportedFile, Held, Recording, held, open_export, rounding
 from distilrl.export.verifying import verify_own
 from distilrl.files import digest, read_json, unwritable, write_bytes, write_json, write_text
@@ -255,17 +256,17 @@ def _clear_up(out: Path) -> None:
     """Takes away what killed exports left beside their place; the export that one of them had moved aside and not yet
     replaced is put back. Those of processes at work, which hold their locks, stay.
     """
-    for work in sorted(out.parent.iterdir()):
-        inside = {"new", "old"} if re.fullmatch(rf"\.{re.escape(out.name)}\.export-\w{{8}}", work.name) else set()
-        if work.is_symlink() or not any((work / name).is_dir() for name in inside):
-            continue
-        try:
-            held = locked(work)
-        except FileError:
-            continue
-        if held is None:  # no locks here: it could be at work
-            continue
-        if not out.exists() and (work / "old").is_dir():
-            (work / "old").rename(out)
-        _discard(work / "old")
-        _leave(work, held)
+    ours = re.compile(rf"\.{re.escape(out.name)}\.export-\w{{8}}")
+    for work in [one for one in out.parent.iterdir() if ours.fullmatch(one.name) and not one.is_symlink()]:
+        with suppress(FileError, OSError):  # at work, or another user's: neither hinders this export
+            check_owned(work)
+            if not ((work / "new").is_dir() or (work / "old").is_dir()):
+                continue
+            if (held := locked(work)) is None:  # no locks here: it could be at work
+                continue
+            try:
+                if not out.exists() and (work / "old").is_dir():
+                    (work / "old").rename(out)
+                _discard(work / "old")
+            finally:
+                _leave(work, held)

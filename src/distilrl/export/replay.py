@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from distilrl.errors import FileError
 from distilrl.export import tflite
 from distilrl.export.last import Last, last_step
+from distilrl.export.steps import TOGETHER
 from distilrl.files import digest
 from distilrl.heads import Head
 from distilrl.limits import MAX_STATE
@@ -31,9 +32,6 @@ from distilrl.spaces import Excerpt
 from distilrl.teachers.onnx import failed, open_graph
 from distilrl.text import first_line
 
-TOGETHER = 64
-"""Observations, or stretches of play, that are asked about at once: a thousand images and all that a network makes of
-them may take more memory than there is."""
 CFLAGS = ("-std=c99", "-ffp-contract=off", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
 
 

@@ -20,6 +20,9 @@ from distilrl.targets import Target, check_target
 
 Floats = NDArray[np.float32]
 NAMES: dict[type[nn.Module], str] = {kind: name for name, kind in ACTIVATIONS.items()}
+TOGETHER = 64
+"""Observations, or stretches of play, that are asked about at once: a thousand images and all that a network makes of
+them may take more memory than there is."""
 
 
 @dataclass(frozen=True)
