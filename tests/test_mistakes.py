@@ -77,6 +77,11 @@ def errors(tmp_path, teacher):
         "bad student": (but(student="mlp:8,"), "no student spec"),
         "endless student": (but(student=f"mlp:{'8' * 5_000}"), "has a width that no network has"),
         "no student to prune from": ([*base, "--prune-from", ""], "'' is no student spec"),
+        "a teacher twice": (
+            [*base, "--teacher", teacher],
+            "--teacher is given twice, and the last alone would count: give all at once, '--teacher ONE OTHER'.",
+        ),
+        "sizes twice": (["plan", *base[1:5], "--out", out, "--sizes", "mlp:2", "--sizes=mlp:4"], "'--sizes ONE OTHER'"),
         "sizes of nothing": (["plan", *base[1:5], "--out", out, "--sizes", ""], "'' is no student spec"),
         "kwargs of a thousand lists": ([*base, "--env-kwargs", "[" * 100_000], "--env-kwargs is not JSON"),
         "setting of a thousand lists": ([*base, "--set", f"gap={'[' * 100_000}"], "'--set gap' must be a number"),
@@ -217,7 +222,8 @@ def errors(tmp_path, teacher):
 
 KINDS = (
     "missing teacher", "wrong format", "truncated", "wrong spaces", "unknown environment", "bad student",
-    "endless student", "no student to prune from", "sizes of nothing", "kwargs of a thousand lists",
+    "endless student", "no student to prune from", "a teacher twice", "sizes twice", "sizes of nothing",
+    "kwargs of a thousand lists",
     "setting of a thousand lists", "recipe of no name", "stakes too far", "more environments than steps",
     "pixel student", "unwritable", "no student", "no out", "resume nothing", "config nothing", "config and student",
     "resume and steps", "resume and what is usual", "best of one teacher", "assistants of a pruned student",

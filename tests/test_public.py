@@ -14,7 +14,7 @@ from tiny_envs import LINEAR, linear_teacher, tiny_config
 
 import distilrl
 from distilrl.checkpoints import save_network
-from distilrl.cli import main
+from distilrl.cli import main, parse
 from distilrl.errors import SpecError
 from distilrl.files import read_json
 from distilrl.heads import head_for
@@ -162,6 +162,17 @@ def test_a_teachers_file_is_named_in_the_runs_config(tmp_path, make, command):
 def test_episodes_are_counted_in_whole_numbers():
     with pytest.raises(SpecError, match=r"'episodes' must be a whole number, got 3\.5"):
         distilrl.evaluate_policy(make_teacher(sign_network()), SIGN, episodes=3.5)
+
+
+def test_collectors_share_the_shards_that_are_asked_for_also_of_a_recipe_with_rounds(tmp_path, monkeypatch):
+    text = "import distilrl\n\n\ndef mine(info):\n    return distilrl.recipe('distil', info).but(round_steps=8)\n"
+    (tmp_path / "my_rounds.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    save_network(tmp_path / "teacher", sign_network(), head_for(Choices((2,)), "q"), name="teacher")
+    words = ["--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:2", "--recipe", "my_rounds:mine"]
+    words += ["--collectors", "2", "--set", "shards=4", "--out", str(tmp_path / "run")]
+    job = parse("distill", words)._job()[0]
+    assert (job.train.data.round_steps, job.train.data.shards) == (8, 4)
 
 
 @pytest.mark.parametrize("loss", ["<lambda>", "<locals>"])

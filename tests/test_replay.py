@@ -1,5 +1,6 @@
 """Replay: stacks rebuilt exactly, episodes never spanned, memory bounded, draws weighted as said."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,6 +176,15 @@ def test_draws_follow_the_error_and_new_rows_come_first():
     other = Replay(spec(by_error=True, capacity=400), CPU)
     other.priorities = replay.priorities
     assert torch.equal(other.priorities, replay.priorities)
+
+
+@pytest.mark.parametrize("error", [math.nan, math.inf])
+def test_states_are_drawn_until_the_next_check_says_that_training_has_diverged(error):
+    replay = Replay(spec(by_error=True, capacity=400), CPU)
+    fill(replay, 100)
+    replay.set_priorities(torch.arange(3), torch.tensor([error, 1.0, 1.0]), 0.5)
+    fill(replay, 1)
+    assert int(replay.draw(1000, torch.Generator().manual_seed(0)).max()) < 202
 
 
 @pytest.mark.parametrize("game", ["BreakoutNoFrameskip-v4"])

@@ -262,6 +262,7 @@ class Replay:
     def set_priorities(self, index: Tensor, errors: Tensor, exponent: float) -> None:
         """From now on states are drawn by (|error| + 0.001)^exponent, both (B,); ``errors`` are TD losses."""
         priority = (doubled(errors).abs() + 1e-3).pow(exponent)
+        priority = priority.nan_to_num(nan=1.0, posinf=1.0)  # of what has diverged, as the next check will say
         self._draws.weigh_each(index, priority)
         self._newest = max(self._newest, float(priority.max()))
 

@@ -201,7 +201,7 @@ def parse(name: str, words: Sequence[str]) -> Any:
 
     Raises:
         SystemExit: the words are no options of it, or ask for its help.
-        SpecError: two of them answer the same question.
+        SpecError: two of them answer the same question, or one that takes several is repeated.
     """
     import tyro
     from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
@@ -216,6 +216,8 @@ def parse(name: str, words: Sequence[str]) -> Any:
     # what was said, also where it is what would have been anyway: it may contradict a file that is named beside it
     said = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
     object.__setattr__(command, "said", said)
+    for name in (one for one in ("--teacher", "--sizes") if sum(word.partition("=")[0] == one for word in words) > 1):
+        raise SpecError(f"{name} is given twice, and the last alone would count: give all at once, '{name} ONE OTHER'.")
     if {"margin", "margin_abs"} <= said:
         raise SpecError("--margin and --margin-abs both say the largest acceptable loss: leave one of them out.")
     return command

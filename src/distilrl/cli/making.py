@@ -191,6 +191,8 @@ class Distill:
         config = self.seen.of(config)
         if self.machine.collectors and config.data.round_steps == 0:
             config = _in_rounds(config, self.machine.collectors, shards)
+        elif shards is not None:  # the recipe has rounds of its own
+            config = config.but(shards=shards)
         if self.machine.collectors > config.data.shards:
             raise SpecError(
                 f"{self.machine.collectors} collectors cannot share {config.data.shards} shards: give at most as many "

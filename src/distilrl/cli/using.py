@@ -17,7 +17,7 @@ from distilrl.config import sensors_of
 from distilrl.display import Display, console, print_unused
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
-from distilrl.errors import SpecError
+from distilrl.errors import FileError, SpecError
 from distilrl.inspection import inspect, inspect_play
 from distilrl.measures import Measure
 from distilrl.plain import THREADS, check_number
@@ -79,7 +79,10 @@ class Inspect:
 
 def _judged_so(folder: RunFolder, how: Play) -> bool:
     """Whether a run's verdict is of episodes that are played so."""
-    found = read_results(folder.results) if folder.results.is_file() else None
+    try:
+        found = read_results(folder.results)
+    except (FileError, SpecError):  # none, or of another version: its student is played all the same
+        return False
     if not isinstance(found, Results):
         return False
     env = EnvRef.from_json(found.verdict_environment or found.environment, "environment")

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -117,7 +117,8 @@ class _RayFuture(Future[T]):
         before, cancelled = self.cancelled(), super().cancel()
         if cancelled and not before:
             self._ray.cancel(self._task, force=True)
-            self.set_running_or_notify_cancel()
+            with suppress(RuntimeError):  # a task that ended meanwhile has said so itself
+                self.set_running_or_notify_cancel()
         return cancelled
 
     def _settle(self, task: "Future[T]") -> None:
