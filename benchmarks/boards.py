@@ -23,6 +23,7 @@ import torch
 from lines import RESULTS, fill, machine
 
 from distilrl.export import c, int8, int8_c, tree
+from distilrl.export.card import read_card
 from distilrl.export.keep import write_c, write_golden
 from distilrl.export.replay import Recording, open_export, state_bytes
 from distilrl.export.steps import steps
@@ -69,7 +70,11 @@ STUDENTS: dict[str, tuple[str, tuple[int, ...], Head]] = {
 """Network, what it reads, and head, of each kind."""
 IN_INTEGERS = ("linear", "mlp", "mlp-large", "gru", "lstm", "history", "cnn", "cnn-small")
 """Those that are written in integers too."""
-KEPT = {f"g1{end}": OUT / "g1-2992" / "export" / target for end, target in (("", "c"), ("-int8", "int8"))}
+KEPT = {
+    f"{name}{end}": OUT / folder / "export" / target
+    for name, folder in (("g1", "g1-2992"), ("g1-small", "g1-1467"))
+    for end, target in (("", "c"), ("-int8", "int8"))
+}
 """Exports of students that were trained, by name."""
 GOLDEN = 32
 """Observations of each."""
@@ -164,6 +169,10 @@ def on_board(
     """
     golden = np.load(folder / "golden.npz")
     obs, values, action = (golden[name] for name in ("obs", "values", "action"))
+    if (folder / "export.json").exists():  # of integers the golden answers are those of policy.onnx, which lies beside
+        file = open_export(folder / "policy.c", read_card(folder / "export.json").head, obs[0].size)
+        here = file(obs, np.arange(len(obs)) == 0)
+        values, action = here.values, here.actions
     action = action.reshape(len(obs), -1).astype(np.float32 if action.dtype == np.float32 else np.int32)
     order = ">" if board in BIG_ENDIAN else "<"
     with tempfile.TemporaryDirectory() as scratch:
