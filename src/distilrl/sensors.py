@@ -48,7 +48,7 @@ class Sensors:
             )
         if self.noise and len(self.noise) != obs.shape[0]:
             raise SpecError(
-                f"'noise' needs one standard deviation for each number of an observation, and {name} has {obs.shape}: "
+                f"'noise' needs one standard deviation per number of an observation, and {name} has {obs.shape}: "
                 f"got {len(self.noise)}."
             )
         if self.flicker and not obs.pixels:
