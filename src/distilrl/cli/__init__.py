@@ -216,8 +216,11 @@ def parse(name: str, words: Sequence[str]) -> Any:
     # what was said, also where it is what would have been anyway: it may contradict a file that is named beside it
     said = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
     object.__setattr__(command, "said", said)
-    for name in (one for one in ("--teacher", "--sizes") if sum(word.partition("=")[0] == one for word in words) > 1):
-        raise SpecError(f"{name} is given twice, and the last alone would count: give all at once, '{name} ONE OTHER'.")
+    for name in ("--teacher", "--sizes"):
+        if sum(word.partition("=")[0] == name for word in words) > 1:
+            raise SpecError(
+                f"{name} is given twice, and the last alone would count: give all at once, '{name} ONE OTHER'."
+            )
     if {"margin", "margin_abs"} <= said:
         raise SpecError("--margin and --margin-abs both say the largest acceptable loss: leave one of them out.")
     return command
