@@ -63,7 +63,7 @@ RUNS = {
     "pong-61k-robust": [
         "distill", "--teacher", "zoo/pong-dqn", "--env", "ALE/Pong-v5", "--student", "cnn:16,16,16:64",
         "--accept-weak-teacher",
-        "--steps", "320000", "--episodes", "40", *SMALL,
+        "--steps", "320000", "--episodes", "100", *SMALL,
         "--set", "check-every=32000", "--set", "check-episodes=16", "--set", "patience=999", *FIRST,
     ],
     "pong-tree": [

@@ -208,25 +208,27 @@ def headline_zh() -> str:
 
 
 def of_fields(chinese: bool = False) -> str:
-    """The six fields of use, in a README: of each environment the largest budget that has most training seeds, and of
-    its students the smallest that kept within the margin, or the nearest.
+    """The six fields of use, in a README: where each training seed keeps within the margin and how many times smaller
+    it is, and where not; of each environment the largest budget that has most training seeds.
     """
+    none = "无" if chinese else "none"
     rows = []
     for name, about in fields.fields().items():
         found = fields.found(name)
+        held, unclear, failed = [], [], []
         for env in best_known(found):
             one = found[env]
-            known = one.teacher["params"]
-            rows.append(
-                (field_link(about, chinese), env, f"`{one.student['name']}`", verdicts_of(one, chinese),
-                 fields.number(one.returned), fields.number(one.taught), unlearnt_of(one, chinese),
-                 f"{f'{known:,}' if known else '?'} → {fields.size(one.student, '个节点' if chinese else 'nodes')}")
-            )  # fmt: skip
-    head = (
-        "field", "environment", "student", "verdict", "student's return", "teacher's", "without learning", "parameters",
-    )  # fmt: skip
-    zh = ("领域", "环境", "学生", "判定", "学生回报", "教师回报", "无需学习", "参数")
-    return fields.noted(markdown(zh if chinese else head, rows, text=4), chinese)
+            if one.held:
+                held.append(f"{env} ({one.smaller:,.0f} ×)" if one.smaller else env)
+            elif any(fields.worst_verdict(run) == "fail" for run in one.runs):
+                failed.append(env)
+            else:
+                unclear.append(env)
+        told = ("<br>".join(part) or none for part in (held, unclear, failed))
+        rows.append((field_link(about, chinese), *told))
+    head = ("field", "within the margin with every training seed (times smaller)", "a seed undecided", "a seed fails")
+    zh = ("领域", "每个训练种子都在余量内（缩小倍数）", "有种子未定", "有种子不通过")
+    return markdown(zh if chinese else head, rows, text=4)
 
 
 def fields_in_full(chinese: bool = False) -> str:

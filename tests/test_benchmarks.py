@@ -449,7 +449,8 @@ def test_several_training_seeds_are_told_as_such(a_field, monkeypatch):
     a_field(lines)
     assert fields.found("driving")["Task"].returned == 9.0
     monkeypatch.setattr(fields, "fields", lambda: {"driving": fields.field("driving")})
-    assert "| `mlp:8` | 2 × pass, 1 × within margin | 9.000 | 10.00 |" in tables.of_fields()
+    assert "| `mlp:8` | 2 × pass, 1 × within margin | 9.000 (10.00) |" in tables.fields_in_full()
+    assert "| Task (20 ×) | none | none |" in tables.of_fields()
     assert fields.listed()[0]["return"] == 9.0
 
 
@@ -462,12 +463,13 @@ def test_verdicts_of_the_earlier_rule_are_marked(a_field, monkeypatch):
     lines[0]["results"]["teacher"]["return_mean"] = 13.0
     a_field(lines)
     monkeypatch.setattr(fields, "fields", lambda: {"driving": fields.field("driving")})
-    assert "| `mlp:8` | 1 × pass†, 2 × pass | 9.500 | 11.00 |" in tables.of_fields(), "beside the teacher of all three"
-    assert fields.NOTES[0] in tables.of_fields()
+    shown = "| `mlp:8` | 1 × pass†, 2 × pass | 9.500 (11.00) |"
+    assert shown in tables.fields_in_full(), "beside the teacher of all three"
+    assert fields.NOTES[0] in tables.fields_in_full()
     assert fields.NOTES[1] in fields.markdown("driving.zh-CN")
     lines[2]["results"]["verdict"]["span"] = 20.0
     a_field(lines)
-    assert "†" not in tables.of_fields()
+    assert "†" not in tables.fields_in_full()
 
 
 def test_a_rule_is_measured_as_students_are(a_field, monkeypatch):
