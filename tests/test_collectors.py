@@ -305,6 +305,29 @@ def test_a_collector_that_is_killed_is_replaced_and_nothing_is_lost(ray_cluster,
     assert all(isinstance(event, Replaced) and event.shards == 1 and event.steps > 50 for event in said)
 
 
+def test_a_collector_that_dies_as_it_takes_anothers_place_is_one_of_three(two, whole, monkeypatch):
+    """It ended the run, with the advice to install what was there."""
+    said, honest, killed = [], two._greet, []
+
+    def greet(handle):
+        if len(killed) < 2:  # the one in use, and the one in its place
+            killed.append(handle)
+            two.ray.kill(handle)
+            time.sleep(0.5)
+        return honest(handle)
+
+    def watch(event):
+        if isinstance(event, Step) and not killed:
+            killed.append(two.actors[0].handle)
+            two.ray.kill(killed[0])
+
+    monkeypatch.setattr(two, "watch", said.append)
+    monkeypatch.setattr(two, "_greet", greet)
+    assert same(whole, trained(collectors=two, watch=watch))
+    assert len(killed) == 2
+    assert [event.collector for event in said] == [0], "of the one that stayed"
+
+
 def test_what_keeps_a_collector_from_its_part_is_said(monkeypatch):
     """It was a KeyError, and the cause was lost."""
 

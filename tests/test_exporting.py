@@ -50,7 +50,7 @@ from distilrl.objective import TDTerm
 from distilrl.plain import to_plain
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
-from distilrl.sensors import EXACT, Sensors
+from distilrl.sensors import Sensors
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import ACTIVATIONS, NetworkSpec
 from distilrl.targets import check_target, targets_of
@@ -217,7 +217,7 @@ def test_verify_sees_what_the_student_saw(tmp_path, target):
     """Noise and random actions of the run are those of the file's episodes: it returns the same."""
     folder = run_of(tmp_path / "run", noise=(0.3, 0.1), dropout=0.2, eval_epsilon=0.1)
     card = export_policy(folder, target)
-    assert card["reference"]["sensors"] == {"noise": [0.3, 0.1], "delay": 0, "dropout": 0.2, "flicker": 0.0}
+    assert card["sensors"] == {"noise": [0.3, 0.1], "delay": 0, "dropout": 0.2, "flicker": 0.0}
     assert card["reference"]["epsilon"] == 0.1
     result = verify(card["path"])
     assert result.return_mean < 9.9
@@ -269,10 +269,10 @@ def test_a_file_for_another_environment_has_no_verdict_there(tmp_path, steps):
     assert verify(tmp_path / "out", other).verdict is None
     # its sensors are the student's, wherever it plays
     noisy = read_json(tmp_path / "out" / "export.json")
-    noisy["reference"]["sensors"] |= {"noise": [50.0, 0.0]}
+    noisy["sensors"] |= {"noise": [50.0, 0.0]}
     write_json(tmp_path / "out" / "export.json", noisy)
     assert verify(tmp_path / "out", other).return_mean < 0.8 * steps
-    noisy["reference"]["sensors"] |= {"noise": []}
+    noisy["sensors"] |= {"noise": []}
     write_json(tmp_path / "out" / "export.json", noisy)
     judged = verify(tmp_path / "out")  # by itself it plays where the verdict was
     assert judged.return_mean == pytest.approx(10.0, abs=0.4)
@@ -565,7 +565,7 @@ def test_a_file_that_plays_as_the_student_gets_the_students_verdict():
     same = np.ones(100)
     games = instances.games(same, fingerprints=[*range(18), *[99] * 82])
     known = Reference(
-        same, same, same.view(np.uint64), 0.05, 1.0, 1, 0, "greedy", None, 0.01, EnvRef(SIGN), EXACT, ()
+        same, same, same.view(np.uint64), 0.05, 1.0, 1, 0, "greedy", None, 0.01, EnvRef(SIGN), ()
     )  # fmt: skip
     assert _against(games, known, exact=False)[0].distinct == 19
     verdict, own = _against(games, replace(known, teacher_units=np.arange(100, dtype=np.uint64)), exact=False)
@@ -627,6 +627,8 @@ def test_a_history_that_no_onnx_file_may_hold_is_refused_before_it_is_played():
     with pytest.raises(SpecError, match=r"more than 1,048,576 numbers, which no ONNX file of it may: export it to c"):
         check_target(large, "int8")
     assert targets_of(large) == ["c", "web"]
+    hidden = replace(large, unseen=tuple(range(7000)))
+    assert targets_of(hidden) == ["onnx", "c", "int8", "web"], "it holds what it sees"
 
 
 def test_no_compiler_is_one_sentence(run, tmp_path, monkeypatch):
@@ -677,6 +679,17 @@ def test_the_student_of_an_unfinished_run_is_exported_without_a_verdict(bare):
     export_policy(bare, "onnx")
     result = verify(bare / "export" / "onnx", episodes=10)
     assert (result.verdict, result.return_mean) == (None, 10.0)
+
+
+@needs_cc
+@pytest.mark.parametrize("target", ["c", "int8"])
+def test_the_student_of_an_unfinished_run_sees_through_its_sensors(tmp_path, target):
+    """Without a verdict it was recorded, rounded and verified as if there were none."""
+    folder = run_of(tmp_path / "run", noise=(50.0, 0.0))
+    (folder / "results.json").unlink()
+    assert "reference" not in (card := export_policy(folder, target))
+    assert card["sensors"]["noise"] == [50.0, 0.0]
+    assert verify(card["path"], episodes=60).return_mean < 9.0
 
 
 def everything(folder):

@@ -409,11 +409,12 @@ if "distilrl/WorldsEnv-v0" not in gymnasium.registry:
     gymnasium.register("distilrl/WorldsEnv-v0", entry_point=WorldsEnv, max_episode_steps=50)
 
 
-def test_a_world_that_is_hidden_is_no_drift(sign_teacher):
+@pytest.mark.parametrize("network", ["mlp:8", "mlp:8@history=4"])
+def test_a_world_that_is_hidden_is_no_drift(sign_teacher, network):
     """That of the last few episodes is never that of all before, so that the teacher was asked throughout."""
     config = small(
         "dynamic", env="distilrl/WorldsEnv-v0", hidden_features=(1,), env_steps=4000, check_every=400,
-        learning_starts=400,
+        learning_starts=400, network=network,
     )  # fmt: skip
     rows = train(config, sign_teacher, acceptance=ACCEPTANCE).history
     assert max(row["drift"] for row in rows) < 0.3

@@ -472,6 +472,14 @@ def test_adversarial_states_stay_in_their_box_and_hurt(head):
     assert all(p.grad is None for p in student.parameters())
 
 
+def test_steps_that_are_not_learnt_from_do_not_lead_the_attack():
+    valid = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    here, all_of_them = (context(data=batch(valid=one)) for one in (valid, None))
+    moved = adversarial_states(term("adversarial_kl"), here) - here.batch.obs
+    assert not moved[2:].any()
+    assert torch.equal(moved[:2], (adversarial_states(term("adversarial_kl"), all_of_them) - here.batch.obs)[:2])
+
+
 def test_two_attacks_have_two_radii():
     here = context()
     near, far = (adversarial_states(term("adversarial_kl", radius=radius), here) for radius in (0.1, 5.0))

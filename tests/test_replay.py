@@ -13,6 +13,7 @@ from distilrl.errors import SpecError
 from distilrl.jobs import make_config
 from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.scales import scale_of
+from distilrl.sensors import Sensors
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.tasks import input_statistics
 
@@ -208,14 +209,28 @@ def test_a_lost_life_ends_an_episode_and_stacks_stay_exact(game):
     assert torch.equal(replay.observations(torch.arange(800)), torch.stack(seen).flatten(0, 1))
 
 
-def standardised(states, reach=()):
+def standardised(states, reach=(), noise=()):
     """Scales of some states, as a replay that holds them finds them."""
-    replay = Replay(spec(capacity=len(states), n_envs=1, obs=ObsSpec((states.shape[1],), reach=reach)), CPU)
+    obs = ObsSpec((states.shape[1],), reach=reach)
+    replay = Replay(spec(capacity=len(states), n_envs=1, obs=obs, sensors=Sensors(noise)), CPU)
     none = torch.zeros(1, dtype=torch.bool)
     for state in states:
         replay.add(state.unsqueeze(0), torch.zeros((1, 1), dtype=torch.int64), torch.zeros(1), none, none)
     mean, scale = replay.standardisation()
     return (states - mean) * scale, scale
+
+
+def test_what_is_seen_through_noise_has_the_scale_of_that():
+    """A number that hardly varies would be blown up, and the noise on it with it."""
+    states = torch.randn(400, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 0.001, 1.0, 0.0])
+    states[:, 3] = 101_325.0  # which is forgotten: what its noise says must not be learnt from before
+    noise = (0.0, 0.5, 1.0, 50.0)
+    _, scale = standardised(states, noise=noise)
+    std = states.std(0)
+    torch.testing.assert_close(scale[:3], 1 / (std.square() + torch.tensor(noise).square()).sqrt()[:3])
+    assert scale[3] == 0.0
+    _, plainly = standardised(states)
+    assert plainly[1] > 40 * scale[1]
 
 
 def some(count=400, **columns):

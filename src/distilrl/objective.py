@@ -418,7 +418,10 @@ def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
     for step in range(ATTACK_STEPS):
         start = clean + offset if step else clean + ATTACK_START * reach
         state = start.detach().requires_grad_(True)
-        (slope,) = torch.autograd.grad(term.divergence(context, context.answer(state)).sum(), state)
+        each = term.divergence(context, context.answer(state))
+        if context.batch.valid is not None:  # else what is not learnt from leads, through the memory
+            each = each * context.batch.valid
+        (slope,) = torch.autograd.grad(each.sum(), state)
         offset = (offset + 0.5 * reach * slope.sign()).clamp(-reach, reach)
     attacked = clean + offset
     return attacked.clamp(0, 255) if context.batch.obs.dtype == torch.uint8 else attacked

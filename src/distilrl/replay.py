@@ -379,11 +379,12 @@ class Replay:
         begun = (self.added - self._held + self._place(first)) * n_envs + first % n_envs
         number = begun.unsqueeze(1) + ahead * n_envs
         onward = torch.where(there & (self._flags.view(-1)[steps] == 0), number + n_envs, -1)
+        steps = torch.where(there, steps, first.unsqueeze(1))  # elsewhere a loss may be NaN, and NaN times 0 is NaN
         return steps.flatten(), valid.flatten().float(), number.flatten(), onward.flatten()
 
     def standardisation(self) -> tuple[Tensor, Tensor]:
-        """Mean of the observations held and the scale of `scale_of`: (1,) over all pixels of images, (D,) for vectors,
-        (D + 1,) of both.
+        """Mean of the observations held and the scale of `scale_of`, with the noise through which the student sees
+        them: (1,) over all pixels of images, (D,) for vectors, (D + 1,) of both.
         """
         held = self._obs[: self._held].flatten(0, 1)
         if self.spec.obs.pixels:
@@ -391,9 +392,11 @@ class Replay:
         beside = self.spec.obs.vector
         vector = held[:, :beside]
         std, mean = torch.std_mean(vector, 0)
-        scale = scale_of(mean, std, (vector - mean).abs().amax(0), self._reach())
+        noise = self._noise()
+        scale = scale_of(mean, (std.square() + noise.square()).sqrt(), (vector - mean).abs().amax(0), self._reach())
         still = self.still()
         mean = torch.where(still.isnan(), mean, still)  # to the bit
+        scale[~still.isnan() & (noise > 0)] = 0.0  # it will be forgotten: until then the noise is all that it says
         if beside == held.shape[1]:
             return mean, scale
         image = of_pixels(held[:, beside:])
@@ -426,12 +429,15 @@ class Replay:
         moved = (held[1:] - held[:-1])[follows]
         if len(moved) == 0:
             return None
-        noise = torch.tensor(self.spec.sensors.noise or 0.0, device=self.device)
-        far = (moved.square().mean(0) + 2 * noise.square()).sqrt()
+        far = (moved.square().mean(0) + 2 * self._noise().square()).sqrt()
         states = held.flatten(0, 1)
         scale = scale_of(states.mean(0), far, moved.abs().amax(0), self._reach())
         # weights for observations are as large, with opposite signs, and what they have in common is lost in floats
         return scale.clamp_max(MOST_COUNTED / states.abs().amax(0).clamp_min(1e-6))
+
+    def _noise(self) -> Tensor:
+        """Standard deviations of the noise through which the student sees a vector, (D,)."""
+        return torch.tensor(self.spec.sensors.noise or [0.0] * self.spec.obs.vector, device=self.device)
 
     def _reach(self) -> Tensor:
         """Largest absolute value that the space allows each number of a vector, (D,); infinite where it says none."""

@@ -26,7 +26,7 @@ def lacking(spec: NetworkSpec, target: Target) -> tuple[str, str]:
     name = spec.describe()
     if target in ("torch", "tflite"):
         return (f"The student {name} remembers, and '{target}' cannot hold that" if spec.remembers else ""), ""
-    if target in ("onnx", "int8") and (spec.history - 1) * math.prod(spec.obs_shape) > MAX_STATE:
+    if target in ("onnx", "int8") and (spec.history - 1) * (len(spec.seen) or math.prod(spec.obs_shape)) > MAX_STATE:
         return f"The student {name} keeps more than {MAX_STATE:,} numbers, which no ONNX file of it may", ""
     if target == "onnx":
         return "", ""

@@ -214,7 +214,7 @@ class Task:
         samples = [replay.observations(index) for index in (visited, trained_on[spread])]
         hidden = list(self.config.student.hidden_features)
         if self.info.obs.image is None and hidden:  # a world that is hidden from it is another in each episode
-            seen = [place for place in range(samples[0].shape[1]) if place not in hidden]
+            seen = [place for place in range(samples[0].shape[1]) if place % self.info.obs.vector not in hidden]
             samples = [obs[:, seen] for obs in samples]
         if self.info.obs.image is not None:
             with torch.no_grad():

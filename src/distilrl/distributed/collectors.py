@@ -144,15 +144,35 @@ class RayCollectors:
         self._hosts += 1
         return _Remote(self, setup, str(self._hosts))
 
+    @property
+    def gone(self) -> tuple[type[Exception], ...]:
+        """What is raised where a collector's process, machine or memory is no more."""
+        known = self.ray.exceptions
+        return (
+            known.RayActorError, known.ObjectLostError, known.WorkerCrashedError, known.NodeDiedError,
+            known.OutOfMemoryError,
+        )  # fmt: skip
+
     def replace(self, number: int, generation: int, shards: int, steps: int) -> None:
-        """Puts a new collector in the place of one that is gone, unless that was done already, and says so."""
+        """Puts a new collector in the place of one that is gone, unless that was done already, and says so. One that
+        dies as it starts is left there, gone as the one before.
+
+        Raises:
+            WorkerError: none can start, or what starts is of another version.
+        """
         actor = self.actors[number]
         if actor.generation != generation:
             return
-        with contextlib.suppress(Exception):  # it may only have been out of reach
-            self.ray.kill(actor.handle)
+        self._end(actor.handle)
         actor.handle, actor.generation = self._start(), generation + 1
-        before, actor.node = actor.node, self._greet(actor.handle)
+        try:
+            before, actor.node = actor.node, self._greet(actor.handle)
+        except WorkerError as error:
+            cause = error.__cause__
+            if not isinstance(cause, self.gone) or getattr(cause, "actor_init_failed", False):
+                raise
+            self._end(actor.handle)  # it may come back, and then nobody has greeted it
+            return  # whoever asks it next hears that it is gone, and counts it
         self.watch(Replaced(number, before, actor.node, shards, steps))
 
     def _start(self) -> Any:
@@ -186,10 +206,13 @@ class RayCollectors:
             )
         return node
 
+    def _end(self, handle: Any) -> None:
+        with contextlib.suppress(Exception):  # it may be gone, or only out of reach
+            self.ray.kill(handle)
+
     def _kill(self) -> None:
         for actor in self.actors:
-            with contextlib.suppress(Exception):
-                self.ray.kill(actor.handle)
+            self._end(actor.handle)
         self.actors = []
 
 
@@ -274,21 +297,18 @@ class _Remote:
 
     def _block(self, shard: _Hosted) -> Block:
         ray = self._all.ray
-        known = ray.exceptions
-        gone = (
-            known.RayActorError, known.ObjectLostError, known.WorkerCrashedError, known.NodeDiedError,
-            known.OutOfMemoryError,
-        )  # fmt: skip
+        last = ""
         for _ in range(ATTEMPTS):
             if shard.generation != self._all.actors[shard.actor].generation:
                 self._put(shard)
             try:
                 block: Block | DistilError = ray.get(shard.pending[0].answer)
-            except gone:
+            except self._all.gone:
+                last = self._all.actors[shard.actor].node
                 theirs = [one for one in self._shards if one.actor == shard.actor]
                 self._all.replace(shard.actor, shard.generation, len(theirs), sum(one.steps for one in theirs))
                 continue
-            except known.RayTaskError as error:
+            except ray.exceptions.RayTaskError as error:
                 raise self._why(shard, error) from error
             if isinstance(block, DistilError):
                 raise block
@@ -297,7 +317,7 @@ class _Remote:
             return block
         raise WorkerError(
             f"{ATTEMPTS} collectors in a row died over the same round of shard {shard.number}, the last on "
-            f"{self._all.actors[shard.actor].node}: run it without --collectors to see why, or give them more memory; "
+            f"{last}: run it without --collectors to see why, or give them more memory; "
             "--resume goes on."
         )
 

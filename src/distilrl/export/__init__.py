@@ -32,7 +32,7 @@ from distilrl.objective import TDTerm, taught_at
 from distilrl.played import TeacherCard
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
-from distilrl.sensors import EXACT, Sensors
+from distilrl.sensors import EXACT
 from distilrl.spaces import EnvLike, EnvRef, Excerpt, ObsSpec, env_ref
 from distilrl.specs import NetworkSpec
 from distilrl.targets import TARGETS, Target, check_target
@@ -128,12 +128,10 @@ class _Student:
         self.found = found_of(folder, stored.digest, folder.student)
         """What its run found of it; None where it is not finished."""
         self.results = self.found[0] if self.found is not None else None
-        self.config = train_config(folder) if self.found is not None else None
-
-    @property
-    def sensors(self) -> Sensors:
+        self.config = train_config(folder) if self.found is not None or folder.kind() is not None else None
+        """How it was trained; None where the folder is of no run."""
+        self.sensors = self.config.student.sensors if self.config is not None else EXACT
         """How it sees."""
-        return self.config.student.sensors if self.config is not None else EXACT
 
     @classmethod
     def of(cls, folder: RunFolder, env: EnvRef | None) -> "_Student":
@@ -156,8 +154,11 @@ class _Student:
     def card(self, target: Target) -> dict[str, Any]:
         """What export.json says; with a finished run, also what teacher and student did on the verdict's seeds."""
         spec, stored = self.stored.network.spec, self.stored
-        card = card_of(target, self.info, stored.head, spec.describe(), spec.params, stored.digest, reads=self.reads)
-        return card if self.found is None else card | reference(*self.found, self.sensors)
+        card = card_of(
+            target, self.info, stored.head, spec.describe(), spec.params, stored.digest,
+            sensors=self.sensors, reads=self.reads,
+        )  # fmt: skip
+        return card if self.found is None else card | reference(*self.found)
 
 
 class _Export:

@@ -50,7 +50,7 @@ PAGE = "index.html"
 
 def card_of(
     target: str, info: EnvInfo, head: Head, network: str, params: int, sha256: str,
-    *, reads: Excerpt | None = None,
+    *, sensors: Sensors, reads: Excerpt | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What export.json says before anything is written.
 
@@ -61,6 +61,7 @@ def card_of(
         network: the policy's network in few words.
         params: how many parameters it has.
         sha256: of the file that holds it.
+        sensors: through which the policy sees.
         reads: what the file reads of the environment's observation; None: all of it.
     """
     obs = reads.spec if reads is not None else info.obs
@@ -83,6 +84,7 @@ def card_of(
         "network": network,
         "params": params,
         "student_sha256": sha256,
+        "sensors": to_plain(sensors),
     }
 
 
@@ -98,14 +100,13 @@ def comment_of(card: dict[str, Any], info: EnvInfo) -> str:
     return "\n   ".join(in_comment(line) for line in lines)
 
 
-def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXACT) -> dict[str, Any]:
+def reference(results: Results, episodes: SingleEpisodes) -> dict[str, Any]:
     """What export.json says of a finished run: the worst of its verdicts, those of its measures, and what teacher and
     student did on the verdict's seeds.
 
     Args:
         results: of the run.
         episodes: of its verdict.
-        sensors: how the student saw.
     """
     return {
         "student_verdict": results.worst,
@@ -122,7 +123,6 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
             "cluster": results.verdict.cluster,
             "epsilon": results.protocol["epsilon"],
             "environment": results.verdict_environment or results.environment,
-            "sensors": to_plain(sensors),
             "measures": [
                 {"found": one.to_json(), "teacher_values": list(single.teacher)}
                 for one, single in zip(results.measures, episodes.measured, strict=True)
@@ -237,8 +237,6 @@ class Reference:
     """Probability of a random action."""
     env: EnvRef
     """Where they played, which need not be the environment that the file was written for."""
-    sensors: Sensors
-    """How the student saw."""
     measures: tuple[tuple[Measured, NDArray[np.float64]], ...]
     """What was measured beside the return, and the teacher's numbers (E,), NaN where there is none."""
 
@@ -267,6 +265,8 @@ class Shipped:
     """Digest of each file."""
     student_sha256: str
     """Digest of the student's own file."""
+    sensors: Sensors
+    """Through which the policy sees, wherever it plays."""
     reference: Reference | None
     """None where the run was not finished."""
 
@@ -320,6 +320,7 @@ def read_card(path: Path) -> Shipped:
             files,
             {Path(str(name)).name: str(value) for name, value in data["sha256"].items() if Path(str(name)).name},
             str(data["student_sha256"]),
+            read_as(Sensors, data["sensors"], f"sensors of {path}"),
             _reference(told, path) if told is not None else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -350,7 +351,6 @@ def _reference(data: dict[str, Any], path: Path) -> Reference:
     if units.shape != teacher.shape:
         raise ValueError("the returns and the labels of the teacher differ in number")
     env = EnvRef.from_json(data["environment"], "environment of the verdict")
-    sensors = read_as(Sensors, data["sensors"], f"sensors of {path}")
     margin, span, epsilon = (from_plain(float, data[n], f"{n} of {path}") for n in ("margin", "span", "epsilon"))
     looks, after = (from_plain(int, data[n], f"{n} of {path}") for n in ("looks", "after"))
     if not _possible(margin, span, looks) or not 0 <= after < MAX_EPISODES:
@@ -365,9 +365,7 @@ def _reference(data: dict[str, Any], path: Path) -> Reference:
     judged = [one.verdict for one, _ in measures if one.verdict is not None]
     if not all(_possible(verdict.margin, verdict.span, verdict.looks) for verdict in judged):
         raise ValueError("the margin, span or looks of a measure lie outside of what there is")
-    return Reference(
-        teacher, student, units, margin, span, looks, after, protocol, cluster, epsilon, env, sensors, measures
-    )
+    return Reference(teacher, student, units, margin, span, looks, after, protocol, cluster, epsilon, env, measures)
 
 
 def _possible(margin: float, span: float, looks: int) -> bool:

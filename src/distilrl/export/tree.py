@@ -177,9 +177,9 @@ def export_tree(
         reads = Excerpt(places, info.obs.part(places))
         tree, seen = _of(tree, places), Recording(reads.of(seen.obs), seen.begins)
     policy = Policy(TreePolicy(tree), tree.head)
-    card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256, reads=reads)
+    card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256, sensors=sensors, reads=reads)
     if found is not None:
-        card |= reference(*found, sensors)
+        card |= reference(*found)
     written = source(tree, info.obs if reads is None else reads.spec, comment_of(card, info))
     card |= {"scratch_bytes": 0, "weight_bytes": written.weight_bytes}
 

@@ -25,7 +25,6 @@ from distilrl.measures import Measured
 from distilrl.plain import check_number
 from distilrl.played import Difference, Returns
 from distilrl.results import Verified
-from distilrl.sensors import EXACT
 from distilrl.spaces import EnvLike, EnvRef, env_ref
 from distilrl.verdict import Verdict, difference_interval, exact_verdict, non_inferiority
 
@@ -93,8 +92,7 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
         )
     check_actions(card.head, info, path)
     policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
-    # its sensors are the student's, wherever it plays
-    how = Play(ref, sensors=card.reference.sensors if card.reference is not None else EXACT)
+    how = Play(ref, sensors=card.sensors)
     if known is not None:
         asked = tuple(one.measure for one, _ in known.measures)
         how = replace(how, epsilon=known.epsilon, cluster=known.cluster, measures=asked)
