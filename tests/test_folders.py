@@ -224,6 +224,31 @@ def test_who_wants_what_is_not_there_yet_gets_a_way_out_that_there_is(made, tmp_
         assert "continue it with --resume" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("kind", "command"), [("plan", "plan"), ("tree", "tree")])
+def test_distill_sends_another_kind_of_folder_to_its_command(made, capsys, kind, command):
+    """A plan's was taken for a study over its seeds, and sent back to --resume."""
+    assert main(["distill", "--resume", str(made / kind)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"which cannot be continued as a run: give --resume to distilrl {command}" in said
+
+
+@pytest.mark.parametrize("content", ["[]", '{"frontier": null}', '{"frontier": [1]}'])
+def test_a_damaged_plan_is_no_fault_of_ours(tmp_path, capsys, content):
+    (tmp_path / "config.json").write_text('{"kind": "plan"}')
+    (tmp_path / "plan.json").write_text(content)
+    for command in (["watch"], ["export", "--to", "c"]):
+        assert main([*command, str(tmp_path)]) == 2
+        assert str(tmp_path) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_damaged_assistant_is_no_fault_of_ours(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"kind": "chain"}')
+    (tmp_path / "assistant-1").mkdir()
+    (tmp_path / "assistant-1" / "results.json").write_text("[]")
+    assert main(["watch", str(tmp_path)]) == 2
+    assert "continue it with --resume" in capsys.readouterr().err
+
+
 def test_a_tree_is_not_resumed_as_a_network(made, sign_teacher):
     with pytest.raises(
         ResumeError, match="holds a tree, which cannot be continued as a run: give --resume to distilrl tree"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from commands import CHOICE, distill
 from conftest import SIGN, sign_network
 
@@ -397,6 +398,37 @@ def test_a_fault_of_ours_is_one_sentence_and_a_file(teacher, tmp_path, capsys, m
     assert "Traceback" in text
     assert re.search(r"^distill --teacher .*--out", text, re.MULTILINE)
     assert not (tmp_path / "run").exists(), "so that it can be begun again"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory"),
+        (OSError(errno.ENOMEM, "no memory"), "not enough memory"),
+        (OSError(errno.EMFILE, "many"), "open files are not allowed"),
+    ],
+)
+def test_what_the_machine_has_no_more_of_is_no_fault_of_ours(teacher, tmp_path, capsys, monkeypatch, error, words):
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("distilrl.distill"), "accept", broken)
+    assert distill(teacher, tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "at fault" not in said
+
+
+def test_who_is_interrupted_is_not_sent_to_anothers_run(teacher, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text('{"kind": "run"}')
+    monkeypatch.setattr(importlib.import_module("distilrl.cli.making"), "distill", interrupted)
+    assert distill(teacher, tmp_path / "old") == 130
+    assert capsys.readouterr().err.endswith("interrupted\n")
 
 
 def test_a_fault_is_told_where_no_file_can_be_written(tmp_path, capsys, monkeypatch):

@@ -95,6 +95,8 @@ def test_what_is_cancelled_ends(ray_cluster):
 def test_a_run_that_fits_no_machine_is_refused_instead_of_waited_for(ray_cluster):
     with pytest.raises(WorkerError, match="No machine of the Ray cluster has 1000 CPUs"):
         RayExecutor(cpus=1000)
+    with pytest.raises(WorkerError, match=r"1 CPUs and 1 GPUs.*--device cpu"):
+        RayExecutor(cpus=1, gpus=1.0)
 
 
 def test_an_object_that_cannot_be_sent_says_so(ray_cluster, fanout_home, tmp_path):

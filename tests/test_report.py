@@ -414,6 +414,7 @@ def test_returns_that_do_not_differ_are_drawn_too(ours):
         lambda found: found["verdict"].pop("interval"),
         lambda found: found["student"].update(params="many"),
         lambda found: found["student"].update(params=0),
+        lambda found: found["teacher"].update(params=10**400),
         lambda found: found["teacher"].update(return_ci95=[1.0]),
         lambda found: found.update(protocol=None),
         lambda found: found["agreement"].update(dimensions=[{}]),

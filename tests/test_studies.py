@@ -4,12 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import instances
 import numpy as np
 import pytest
 
-from distilrl import compare, stats, studies
+from distilrl import compare, figures, stats, studies
 from distilrl.cli import main
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.files import read_json, write_json
@@ -232,6 +233,17 @@ def test_more_studies_than_colours_are_drawn(tmp_path):
     for number in range(10):
         run(tmp_path / f"run-{number}", 0.9)
     assert (write_studies(compare(tmp_path), tmp_path / "out") / "compare.png").stat().st_size > 10_000
+
+
+def test_who_stops_a_comparison_may_begin_it_again(tmp_path, monkeypatch):
+    """Three files of four were left, and the same command was refused."""
+    run(tmp_path / "run", 0.9)
+    found, honest = compare(tmp_path / "run"), figures.studies
+    monkeypatch.setattr(figures, "studies", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_studies(found, tmp_path / "out")
+    monkeypatch.setattr(figures, "studies", honest)
+    assert write_studies(found, tmp_path / "out").is_dir()
 
 
 def test_a_data_frame_where_pandas_is(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from distilrl import zoo
 from distilrl.cli import main
 from distilrl.errors import FileError, SpecError
+from distilrl.files import write_bytes
 from distilrl.teachers import load_teacher
 
 ROOT = Path(__file__).parents[1]
@@ -96,6 +97,23 @@ def test_a_file_of_the_users_stays(base, tmp_path):
         zoo.get(SMALL, tmp_path / "zoo")
     assert [path.name for path in mine.parent.iterdir()] == ["README.md"]
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("theirs", [None, b"another"])
+def test_two_that_bring_it_at_once_do_not_hinder_each_other(base, tmp_path, monkeypatch, theirs):
+    """The slower one was told that the zoo's file is another than the zoo's."""
+
+    def beaten(path, data, *, new):
+        assert new
+        write_bytes(path, data if theirs is None else theirs)
+        raise FileExistsError(path)
+
+    monkeypatch.setattr(zoo, "write_bytes", beaten)
+    if theirs is None:
+        assert zoo.get(SMALL, tmp_path / "zoo") == tmp_path / "zoo" / SMALL
+    else:
+        with pytest.raises(FileError, match="is another file than the zoo's"):
+            zoo.get(SMALL, tmp_path / "zoo")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

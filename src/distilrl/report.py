@@ -59,7 +59,7 @@ PATIENCE = 60.0
 MOST_TABLES, MOST_CHOICES, MOST_NUMBERS = 4, 24, 12
 """Tables of choices, choices in one, and numbers of a state or an action that are shown."""
 DAMAGED = (
-    *(SpecError, LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError),
+    *(SpecError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
     jinja2.UndefinedError,
 )
 """What comes of files whose fields are missing or of another type."""
@@ -119,10 +119,11 @@ def write_studies(found: Studies, out: str | Path) -> Path:
     """
     folder = RunFolder(out)
     folder.check_free()
+    drawn = figures.studies(found)  # first: it takes longest, and who stops it there may call the same command again
     write_text(folder.path / "compare.csv", found.to_csv())
     write_text(folder.path / "compare.md", found.to_markdown())
     write_json(folder.path / "compare.json", found.to_json())
-    write_bytes(folder.path / "compare.png", figures.studies(found))
+    write_bytes(folder.path / "compare.png", drawn)
     return folder.path
 
 

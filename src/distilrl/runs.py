@@ -200,7 +200,9 @@ class RunFolder:
             return FileError(f"{self.path} holds no student of its own: give {homes}.")
         if kind == "plan" and (self.path / "plan.json").is_file():
             found = read_json(self.path / "plan.json")
-            open_yet = any(row.get("verdict") == "inconclusive" for row in found.get("frontier", ()))
+            rows = found.get("frontier") if isinstance(found, dict) else None  # it may be damaged
+            rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+            open_yet = any(row.get("verdict") == "inconclusive" for row in rows)
             return FileError(
                 f"{self.path} holds a plan in which no size was shown to be within the margin, so that it has no "
                 f"{what}: "
@@ -211,7 +213,8 @@ class RunFolder:
                 )
             )
         links = sorted(self.path.glob("assistant-*/results.json")) if kind == "chain" else []
-        ended = next((home.parent for home in links if read_json(home).get("chain")), None)  # the last says how it went
+        told = ((home.parent, read_json(home)) for home in links)  # the last says how it went
+        ended = next((home for home, said in told if isinstance(said, dict) and said.get("chain")), None)
         if ended is not None:
             return FileError(
                 f"{self.path} is a chain that ended at {ended.name}, whose verdict is fail, and it has no {what} of "

@@ -81,8 +81,8 @@ def get(name: str, out: str | Path = "zoo") -> Path:
     for file, data in found.items():
         try:
             write_bytes(home / file, data, new=True)
-        except FileExistsError:
-            raise _taken(home / file) from None
+        except FileExistsError:  # by another call, say
+            _is_there(home / file, missing[file])
     return home
 
 

@@ -164,10 +164,10 @@ def _overview() -> str:
 
 def _run(name: str, words: Sequence[str]) -> int:
     """Parses and runs a command."""
-    from distilrl.cli.faults import at_fault, print_error, refuse_empty
+    from distilrl.cli.faults import at_fault, print_error, refuse_empty, too_much
     from distilrl.text import abridged
 
-    command: Any = None
+    command, others = None, False
     try:
         refuse_empty(words)
         try:
@@ -176,12 +176,13 @@ def _run(name: str, words: Sequence[str]) -> int:
             if not ended.code:
                 print(f"\nexample:\n  {NAMES[name].example}")
             return int(ended.code or 0)
+        others = _is_of_another(command)
         code: int | None = command.run()
     except DistilError as error:
         print_error(str(error))
         return HOSTILE if isinstance(error, HostileError) else 2
     except KeyboardInterrupt:
-        print(f"interrupted{_way_on(name, command)}", file=sys.stderr)
+        print(f"interrupted{'' if others else _way_on(name, command)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise
@@ -190,6 +191,9 @@ def _run(name: str, words: Sequence[str]) -> int:
             raise  # of standard output: what goes into a file has its sentence
         if isinstance(error, OSError) and error.errno in CLOSED and isinstance(error.filename, str):
             print_error(f"{abridged(error.filename)} cannot be looked at ({error.strerror}): give another path.")
+            return 2
+        if sentence := too_much(error):
+            print_error(sentence)
             return 2
         print_error(at_fault(error, [name, *words]))
         return FAULT
@@ -257,6 +261,14 @@ def _command(name: str) -> type[Any]:
             from distilrl.cli.listing import Envs, Recipes
 
             return Recipes if name == "recipes" else Envs
+
+
+def _is_of_another(command: Any) -> bool:
+    """Whether a run lies in the folder that a command is to begin in, which is another's and refused."""
+    from distilrl.runs import RunFolder
+
+    out = getattr(command, "out", None) if hasattr(command, "resume") else None
+    return out is not None and RunFolder(out).kind() not in (None, "seeds", "chain")  # these the same command goes on
 
 
 def _way_on(name: str, command: Any) -> str:

@@ -1,5 +1,6 @@
 """What the command line says of errors: those of words and files, and those that are distilrl's own fault."""
 
+import errno
 import secrets
 import shlex
 import sys
@@ -44,6 +45,20 @@ def at_fault(error: Exception, words: Sequence[str]) -> str:
         sys.stderr.write(trace)
         return f"distilrl is at fault ({what}): please report what is printed above."
     return f"distilrl is at fault ({what}): please report it with {log}, after a look at what it says of your files."
+
+
+def too_much(error: Exception) -> str:
+    """What to say where more was asked for at once than the machine has; empty where that is not what was wrong."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "So many open files are not allowed: give fewer --workers or --jobs, or raise the limit (ulimit -n)."
+    # PyTorch's, of a GPU, is known by its name: it need not have been imported
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or type(error).__name__ == "OutOfMemoryError":
+        return (
+            "There is not enough memory: give a smaller --set capacity, fewer --set n-envs, --eval-envs, --workers or "
+            "--jobs, or --device cpu."
+        )
+    return ""
 
 
 def refuse_empty(words: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from distilrl.cli.options import (
     TrustOptions,
     Unset,
     code_of,
+    needs,
     of_kind,
     of_reward,
     refuse_beside,
@@ -93,7 +94,7 @@ class Distill:
         job, out, seeds, assistants = self._job()
         self._check_where(job, seeds, assistants)
         results: Results | SeedsResults | TasksResults
-        with Display() as watch, self._executor(job) as executor, self._hosts(watch) as collectors:
+        with Display() as watch, self._executor(job, seeds) as executor, self._hosts(watch) as collectors:
             if assistants > 0:
                 results = chain = distill_chain(None, job, out, assistants, wandb=self.machine.wandb, watch=watch)
                 out = Path(chain.chain[-1].path)
@@ -132,9 +133,11 @@ class Distill:
                 "with --set round-steps=8."
             )
 
-    def _executor(self, job: Job) -> AbstractContextManager[Executor | None]:
-        """Where runs, or parts of an evaluation, are done side by side."""
-        return self.machine.executor(job) if self.machine.collectors == 0 else nullcontext()
+    def _executor(self, job: Job, seeds: int) -> AbstractContextManager[Executor | None]:
+        """Where runs, or parts of an evaluation, which take one processor each, are done side by side."""
+        if self.machine.collectors > 0:
+            return nullcontext()
+        return self.machine.executor(*needs(job)) if seeds > 1 else self.machine.executor(1)
 
     def _hosts(self, watch: Watch) -> AbstractContextManager[Collectors | None]:
         """Who collects."""
@@ -152,7 +155,11 @@ class Distill:
         check_numbers(self.machine, collectors="[0, inf)", collector_gpus="[0, inf)")
         if self.resume is not None:
             refuse_beside(self, "--resume", {"resume", "trust", "wandb", *WHERE})
-            return _repeated(RunFolder(self.resume).read_config(), self.resume)
+            folder = RunFolder(self.resume)
+            known = folder.read_config()
+            if known.get("kind", "run") not in ("run", "seeds", "chain"):
+                folder.check_kind("run")
+            return _repeated(known, self.resume)
         if self.out is None:
             raise SpecError("--out is missing: name the run folder to write.")
         if self.config is not None:

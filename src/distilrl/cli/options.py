@@ -153,7 +153,7 @@ class JudgeOptions:
     """Episodes of the teacher's acceptance check, which fixes the margin: more where returns are noisy."""
     accept_max_episodes: Unset[int | None] = None
     """While these do not tell the teacher from random play they are doubled, up to this many; 16 times as many by
-    default."""
+    default, as many with --accept-weak-teacher."""
     accept_weak_teacher: bool = False
     """Go on with a teacher that is no better than random play; needs --margin-abs."""
 
@@ -212,24 +212,25 @@ class SideOptions:
             raise SpecError("--jobs is of this machine and --ray of a cluster: give one of them.")
 
     @contextmanager
-    def executor(self, *jobs: Job) -> Iterator[Executor | None]:
-        """Where these jobs are done; what is still under way when the block ends, ends with it."""
+    def executor(self, cpus: int, gpus: float = 0.0) -> Iterator[Executor | None]:
+        """Where jobs or parts of one are done, each of which occupies so many processors of a cluster; what is still
+        under way when the block ends, ends with it.
+        """
         self.check()
         if not self.wanted:
             yield None
             return
-        executor: Executor
-        if self.ray is None:
-            executor = Processes(self.jobs)
-        else:
-            cpus = max(job.train.compute.threads for job in jobs)
-            executor = RayExecutor(
-                self.ray, cpus=cpus, gpus=float(any(job.train.compute.device == "cuda" for job in jobs))
-            )
+        executor = Processes(self.jobs) if self.ray is None else RayExecutor(self.ray, cpus=cpus, gpus=gpus)
         try:
             yield executor
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+def needs(*jobs: Job) -> tuple[int, float]:
+    """Processors and GPUs that any of these occupies."""
+    whole = [job.train.compute for job in jobs]
+    return max(one.threads for one in whole), float(any(one.device == "cuda" for one in whole))
 
 
 AboutFile = Annotated[FileOptions, arg(name="teacher-file")]

@@ -22,6 +22,7 @@ from distilrl.cli.options import (
     TrustOptions,
     Unset,
     code_of,
+    needs,
     of_kind,
     of_reward,
     refuse_beside,
@@ -166,7 +167,7 @@ class Plan(_Search):
             job = replace(job, train=train)
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
-        with Display() as watch, self.side.executor(job) as executor:
+        with Display() as watch, self.side.executor(job.train.compute.threads) as executor:
             again = self.resume is not None
             result = plan(None, job, out, **vars(options), resume=again, executor=executor, watch=watch)
         print_plan(result)
@@ -215,7 +216,7 @@ class Sweep:
         self.trusted.allow()
         self.side.check()
         jobs = jobs_of(self.configs, self.out).values()
-        with Display() as watch, self.side.executor(*jobs) as executor:
+        with Display() as watch, self.side.executor(*needs(*jobs)) as executor:
             rows = sweep(self.configs, self.out, executor=executor, watch=watch)
         print_sweep(rows)
         print(self.out / "sweep.csv")

@@ -84,7 +84,8 @@ def _check_room(ray: Any, cpus: int, gpus: float) -> None:
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(one.get("CPU", 0) >= cpus and one.get("GPU", 0) >= gpus for one in machines):
         wanted = f"{cpus} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
-        raise WorkerError(f"No machine of the Ray cluster has {wanted}, as a run occupies: give fewer --threads.")
+        way = "give fewer --threads" + (", or --device cpu where it has no GPU" if gpus else "")
+        raise WorkerError(f"No machine of the Ray cluster has {wanted}, as a run occupies: {way}.")
 
 
 def _call(theirs: dict[str, str], function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
