@@ -170,6 +170,9 @@ def test_the_stage_is_resumed_to_the_same_result(whole, tmp_path, moment):
         lambda tensors, _state: tensors.update(best=torch.zeros(3)),
         lambda _tensors, state: state.clear(),
         lambda _tensors, state: state.update(round="x"),
+        lambda _tensors, state: state.update(history=[1]),
+        lambda _tensors, state: state["history"][0].pop("return"),
+        lambda _tensors, state: state.update(best_return="x"),
     ],
 )
 def test_a_checkpoint_of_the_stage_that_does_not_fit_is_one_sentence(whole, tmp_path, change):

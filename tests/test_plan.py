@@ -927,6 +927,13 @@ def test_another_plan_is_not_continued(sign_teacher, tmp_path):
         cut_plan(teacher, tmp_path / "cut", resume=True, seeds=3)
     folder = RunFolder(tmp_path / "cut")
     tensors, state = folder.load_state()
+    rounds = state["rounds"]
+    students = rounds[0]["students"]
+    for wrong in ({"history": []}, {"history": [1]}, {"return": "x"}):
+        told = [{**rounds[0], "students": [students[0] | wrong, *students[1:]]}, *rounds[1:]]
+        folder.save_state(tensors, state | {"rounds": told})
+        with pytest.raises(ResumeError, match="checkpoint does not fit"):
+            cut_plan(teacher, tmp_path / "cut", resume=True)
     folder.save_state(tensors, state | {"rounds": []})
     with pytest.raises(ResumeError, match="checkpoint does not fit"):
         cut_plan(teacher, tmp_path / "cut", resume=True)

@@ -11,7 +11,7 @@ and no teacher is needed.
 import copy
 import time
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,9 @@ from distilrl.events import Noticed, Step, Watch
 from distilrl.heads import Head, Units
 from distilrl.metrics import Metrics
 from distilrl.networks import Network
+from distilrl.plain import read_as
 from distilrl.policies import Policy
-from distilrl.runs import RunFolder, fitting
+from distilrl.runs import RunFolder, fitting, rows_of
 from distilrl.specs import NetworkSpec
 from distilrl.stacks import StackedMLP
 from distilrl.stream import Checked
@@ -199,7 +200,8 @@ def with_reward(
     else:
         tensors, about = saved
         with fitting():
-            best, track = tensors["best"].view_as(search.weights), _Track(**about)
+            best, track = tensors["best"].view_as(search.weights), read_as(_Track, about, "reward")
+            rows_of(about["history"])
             search.weights = tensors["weights"].view_as(search.weights)
             search.round, search.env_steps = int(track.round), int(track.env_steps)
     if writer is not None:
@@ -223,7 +225,7 @@ def with_reward(
                 if others > track.best_return:
                     best, track.best_return = search.weights.clone(), others
             track.round, track.env_steps = search.round, search.env_steps
-            track.history.append(_row(trained, track, found, tried))
+            track.history += (_row(trained, track, found, tried),)
             watch(CheckEvent(track.history[-1]))
             if writer is not None:
                 writer.write(track.history[-1])
@@ -256,7 +258,7 @@ class _Track:
     round: int = 0
     env_steps: int = 0
     train_s: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: tuple[dict[str, int | float | None], ...] = ()
 
 
 def _row(trained: Trained, track: _Track, found: Checked, tried: float) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from distilrl.jobs import Job, Machines, claimed, load_one, with_files
 from distilrl.metrics import write_metrics
 from distilrl.next_steps import asked_with
 from distilrl.objective import check_terms
+from distilrl.plain import from_plain
 from distilrl.played import Acceptance
 from distilrl.provenance import Provenance
 from distilrl.runs import RunFolder, fitting
@@ -146,7 +147,7 @@ def _refuse_half_asked(known: PlanResults, folder: RunFolder) -> None:
     """
     saved = folder.load_state() if known.undecided else None
     with fitting():
-        asked = list(saved[1]["asked"]) if saved is not None else []
+        asked: tuple[int, ...] = from_plain(tuple[int, ...], saved[1]["asked"] if saved is not None else [], "asked")
     if len(asked) > len(known.asked):
         raise ResumeError(
             f"{folder.path} was asked again, with up to {asked[-1]:,} episodes, and that was cut short: go on with "

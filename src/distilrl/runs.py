@@ -22,6 +22,7 @@ from distilrl.files import TEMPORARY, read_json, unwritable, write_json
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.origins import FIELD, absolute, origin, resolve
+from distilrl.plain import from_plain
 from distilrl.spaces import EnvRef
 from distilrl.text import as_file_name, first_line, legible
 
@@ -403,6 +404,20 @@ def fitting() -> Iterator[None]:
             f"The checkpoint does not fit this run ({type(error).__name__}: {first_line(error)}): begin another run "
             "with --config and --out."
         ) from error
+
+
+def rows_of(data: Any) -> list[dict[str, Any]]:
+    """Rows of metrics.csv as a checkpoint holds them.
+
+    Raises:
+        SpecError: they are none.
+        LookupError: they lack what each has.
+    """
+    rows: tuple[dict[str, Any], ...] = from_plain(tuple[dict[str, int | float | None], ...], data, "history")
+    for row in rows:
+        for name in ("env_steps", "train_s", "return"):
+            from_plain(float, row[name], name)
+    return list(rows)
 
 
 def machine() -> dict[str, str]:

@@ -24,7 +24,7 @@ from distilrl.plain import from_plain, to_plain
 from distilrl.played import RunVerdict, TeacherCard
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
-from distilrl.runs import RunFolder, fitting
+from distilrl.runs import RunFolder, fitting, rows_of
 from distilrl.schedules import START, Progress
 from distilrl.sizes import of_search
 from distilrl.specs import NetworkSpec, spelled
@@ -143,7 +143,9 @@ class Round:
             network = blank(NetworkSpec.from_json(student["network"], where))
             load_weights(network, below(tensors, f"{k}."), where)
             found.networks[k] = network.eval().requires_grad_(False)
-            found.returns[k], found.histories[k] = student["return"], student["history"]
+            found.returns[k] = from_plain(float, student["return"], f"return of {where}")
+            found.histories[k] = rows_of(student["history"])
+            found.histories[k][-1]  # each has one
         return found
 
 

@@ -31,7 +31,7 @@ from distilrl.plain import check_fields, read_as
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.results import Distilling, Made, Results
-from distilrl.runs import RunFolder, fitting
+from distilrl.runs import RunFolder, fitting, rows_of
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds
 from distilrl.stream import Check, Stream, check_labels, check_views, check_waits
@@ -308,7 +308,7 @@ class _Grown:
     @classmethod
     def read(cls, data: dict[str, Any], path: Path) -> "_Grown":
         """Reads back what `to_json` gave."""
-        return cls([tree_of(tree, path) for tree in data["trees"]], data["rows"])
+        return cls([tree_of(tree, path) for tree in data["trees"]], rows_of(data["rows"]))
 
 
 class _Labelled:
