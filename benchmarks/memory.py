@@ -169,6 +169,9 @@ TASKS = {
     "pong": Task(
         "PongNoFrameskip-v4", "zoo/pong-dqn", 48_000, (), "flicker=0.5", ("cnn:8,8,8:32", "cnn:8,8,8:32+gru:16"),
     ),
+    "pong-200k": Task(
+        "PongNoFrameskip-v4", "zoo/pong-dqn", 200_000, (), "flicker=0.5", ("cnn:8,8,8:32", "cnn:8,8,8:32+gru:16"),
+    ),
 }  # fmt: skip
 
 
