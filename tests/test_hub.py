@@ -26,6 +26,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
     files: dict = {}  # noqa: RUF012
     listed: dict = {}  # noqa: RUF012
     asked: list = []  # noqa: RUF012
+    commit = COMMIT
+    """Of what is downloaded; the list is of COMMIT."""
+    revisions: dict = {}  # noqa: RUF012
+    """In which each file was asked for last."""
 
     def log_message(self, *args):
         pass
@@ -57,13 +61,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
                 "downloads": 0,
             }
             return self.answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        name = path.removeprefix("/owner/policy/resolve/").partition("/")[2]
+        revision, _, name = path.removeprefix("/owner/policy/resolve/").partition("/")
         self.asked.append(name)
+        self.revisions[name] = revision
         if name in self.files:
             data = self.files[name]
             headers = {
                 "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
-                "X-Repo-Commit": COMMIT,
+                "X-Repo-Commit": self.commit,
                 "Accept-Ranges": "bytes",
             }
             return self.answer(200, data, headers)
@@ -76,7 +81,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def hub(tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    Hub.listed, Hub.asked = {}, []
+    Hub.listed, Hub.asked, Hub.revisions, Hub.commit = {}, [], {}, COMMIT
     write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", net_arch=[8])
     _, normalizer = vec_normalize(tmp_path, steps=5)
     with open(normalizer, "rb") as file:  # noqa: PTH123
@@ -131,6 +136,16 @@ def test_a_policy_comes_from_the_hub_and_then_from_the_cache(tmp_path, hub):
     offline = inspect(tmp_path, hub, "hf://owner/policy", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert offline.returncode == 0, offline.stderr
     assert json.loads(offline.stdout)["sha256"] == facts["sha256"]
+
+
+def test_what_is_pushed_between_the_list_and_the_files_is_told_by_its_own_commit(here):
+    """The list's stood there, and the statistics could be of a third."""
+    Hub.commit = "b" * 40
+    code, said, told = here("hf://owner/policy")
+    assert code == 0, said
+    assert told["hub_commit"] == "b" * 40
+    assert Hub.revisions["dqn-CartPole-v1.zip"] == "main"
+    assert Hub.revisions["vec_normalize.pkl"] == "b" * 40
 
 
 def test_the_statistics_beside_a_policy_are_its_own(tmp_path, here, monkeypatch):

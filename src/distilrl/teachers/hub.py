@@ -60,6 +60,9 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
         local = Path(
             huggingface_hub.hf_hub_download(repository, chosen, revision=revision, local_files_only=_offline.get())
         )
+        inside = len(PurePosixPath(chosen).parts)
+        if local.parents[inside].name == "snapshots":  # what is pushed meanwhile is of another commit than the list
+            revision = commit = local.parents[inside - 1].name
         normalizer = file.normalizer
         beside = str(PurePosixPath(chosen).with_name(NORMALIZER))
         if normalizer is None and chosen.endswith(".zip") and beside in sizes:
