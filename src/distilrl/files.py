@@ -61,14 +61,15 @@ def _write_beside(path: Path, data: bytes) -> Path:
     """A new file beside ``path`` that holds the data, on the disk; none where that fails."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
-        try:
+    descriptor = os.open(temporary, flags, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        except BaseException:
-            temporary.unlink()
-            raise
+    except BaseException:
+        temporary.unlink()  # once it is closed: where it may not be unlinked before, that would hide what went wrong
+        raise
     return temporary
 
 
