@@ -393,7 +393,7 @@ class Replay:
         vector = held[:, :beside]
         std, mean = torch.std_mean(vector, 0)
         noise = self._noise()
-        scale = scale_of(mean, (std.square() + noise.square()).sqrt(), (vector - mean).abs().amax(0), self._reach())
+        scale = scale_of(mean, torch.hypot(std, noise), (vector - mean).abs().amax(0), self._reach())
         still = self.still()
         mean = torch.where(still.isnan(), mean, still)  # to the bit
         scale[~still.isnan() & (noise > 0)] = 0.0  # it will be forgotten: until then the noise is all that it says
