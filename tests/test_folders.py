@@ -241,6 +241,14 @@ def test_a_damaged_plan_is_no_fault_of_ours(tmp_path, capsys, content):
         assert str(tmp_path) in capsys.readouterr().err.replace("\n", "")
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"sensors": 1}'])
+def test_a_student_beside_damaged_results_is_evaluated(made, tmp_path, capsys, content):
+    shutil.copytree(made / "run", tmp_path / "run")
+    (tmp_path / "run" / "results.json").write_text(content)
+    assert main(["evaluate", str(tmp_path / "run"), "--env", SIGN, "--episodes", "10", "--threads", "1"]) == 0
+    assert "return" in capsys.readouterr().out
+
+
 def test_a_damaged_assistant_is_no_fault_of_ours(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"kind": "chain"}')
     (tmp_path / "assistant-1").mkdir()
