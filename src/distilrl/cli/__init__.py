@@ -265,10 +265,12 @@ def _command(name: str) -> type[Any]:
 
 def _is_of_another(command: Any) -> bool:
     """Whether a run lies in the folder that a command is to begin in, which is another's and refused."""
+    out = getattr(command, "out", None) if hasattr(command, "resume") else None
+    if out is None:
+        return False
     from distilrl.runs import RunFolder
 
-    out = getattr(command, "out", None) if hasattr(command, "resume") else None
-    return out is not None and RunFolder(out).kind() not in (None, "seeds", "chain")  # these the same command goes on
+    return RunFolder(out).kind() not in (None, "seeds", "chain")  # these the same command goes on
 
 
 def _way_on(name: str, command: Any) -> str:
