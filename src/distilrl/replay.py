@@ -379,7 +379,6 @@ class Replay:
         begun = (self.added - self._held + self._place(first)) * n_envs + first % n_envs
         number = begun.unsqueeze(1) + ahead * n_envs
         onward = torch.where(there & (self._flags.view(-1)[steps] == 0), number + n_envs, -1)
-        steps = torch.where(there, steps, first.unsqueeze(1))  # elsewhere a loss may be NaN, and NaN times 0 is NaN
         return steps.flatten(), valid.flatten().float(), number.flatten(), onward.flatten()
 
     def standardisation(self) -> tuple[Tensor, Tensor]:
