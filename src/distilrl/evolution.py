@@ -31,7 +31,7 @@ from distilrl.metrics import Metrics
 from distilrl.networks import Network
 from distilrl.plain import read_as
 from distilrl.policies import Policy
-from distilrl.runs import RunFolder, fitting, rows_of
+from distilrl.runs import RunFolder, check_rows, fitting
 from distilrl.specs import NetworkSpec
 from distilrl.stacks import StackedMLP
 from distilrl.stream import Checked
@@ -201,7 +201,7 @@ def with_reward(
         tensors, about = saved
         with fitting():
             best, track = tensors["best"].view_as(search.weights), read_as(_Track, about, "reward")
-            rows_of(about["history"])
+            check_rows(track.history)
             search.weights = tensors["weights"].view_as(search.weights)
             search.round, search.env_steps = int(track.round), int(track.env_steps)
     if writer is not None:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -200,10 +200,10 @@ class RunFolder:
             homes = " or ".join(str(spec.parents[1]) for spec in inside[:3])
             return FileError(f"{self.path} holds no student of its own: give {homes}.")
         if kind == "plan" and (self.path / "plan.json").is_file():
-            found = read_json(self.path / "plan.json")
-            rows = found.get("frontier") if isinstance(found, dict) else None  # it may be damaged
-            rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-            open_yet = any(row.get("verdict") == "inconclusive" for row in rows)
+            open_yet = False
+            with suppress(*DAMAGED):
+                rows = read_json(self.path / "plan.json")["frontier"]
+                open_yet = any(row["verdict"] == "inconclusive" for row in rows)
             return FileError(
                 f"{self.path} holds a plan in which no size was shown to be within the margin, so that it has no "
                 f"{what}: "
@@ -413,11 +413,17 @@ def rows_of(data: Any) -> list[dict[str, Any]]:
         SpecError: they are none.
         LookupError: they lack what each has.
     """
-    rows: tuple[dict[str, Any], ...] = from_plain(tuple[dict[str, int | float | None], ...], data, "history")
+    rows = list(from_plain(tuple[dict[str, int | float | None], ...], data, "history"))
+    check_rows(rows)
+    return rows
+
+
+def check_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Raises `SpecError` or LookupError where rows of metrics.csv lack what each has."""
     for row in rows:
-        for name in ("env_steps", "train_s", "return"):
+        from_plain(int, row["env_steps"], "env_steps")
+        for name in ("train_s", "return"):
             from_plain(float, row[name], name)
-    return list(rows)
 
 
 def machine() -> dict[str, str]:

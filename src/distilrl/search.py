@@ -145,7 +145,8 @@ class Round:
             found.networks[k] = network.eval().requires_grad_(False)
             found.returns[k] = from_plain(float, student["return"], f"return of {where}")
             found.histories[k] = rows_of(student["history"])
-            found.histories[k][-1]  # each has one
+            if not found.histories[k]:
+                raise LookupError("a student without a check")
         return found
 
 

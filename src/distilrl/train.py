@@ -29,7 +29,7 @@ from distilrl.networks import Network
 from distilrl.objective import columns
 from distilrl.plain import read_as
 from distilrl.played import Acceptance
-from distilrl.runs import RunFolder, fitting
+from distilrl.runs import RunFolder, check_rows, fitting
 from distilrl.shards import Collectors
 from distilrl.stream import nothing_drawn
 from distilrl.tasks import PRUNE_AT, Task, close_streams, make_tasks
@@ -388,8 +388,7 @@ class _Run:
     def _load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         check_own_losses(self._own_losses, state["losses"])
         self.track = read_as(_Track, state["track"])
-        if not all(isinstance(row["env_steps"], int) for row in self.track.history):
-            raise ValueError("a check that does not say after how many steps it was")
+        check_rows(self.track.history)
         self.finalists.values = [float(one) for one in state["best"]]
         if self.track.stage:
             self.learner = self._learner()

@@ -41,7 +41,7 @@ from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
 from distilrl.plain import check_number, check_numbers
 from distilrl.results import Results
-from distilrl.runs import RunFolder
+from distilrl.runs import RESUMED, RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.shards import Collectors
 from distilrl.summaries import SeedsResults, TasksResults
@@ -157,7 +157,7 @@ class Distill:
             refuse_beside(self, "--resume", {"resume", "trust", "wandb", *WHERE})
             folder = RunFolder(self.resume)
             known = folder.read_config()
-            if known.get("kind", "run") not in ("run", "seeds", "chain"):
+            if RESUMED.get(str(known.get("kind", "run"))) != "distill":
                 folder.check_kind("run")
             return _repeated(known, self.resume)
         if self.out is None:
