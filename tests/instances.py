@@ -116,9 +116,9 @@ def difference(**changes) -> Disagreement:
     return replace(one, **changes)
 
 
-def episodes(*disagreements, teacher=(1.0, 2.0), student=(1.0, 2.0)) -> SingleEpisodes:
+def episodes(*disagreements, teacher=(1.0, 2.0), student=(1.0, 2.0), starts=()) -> SingleEpisodes:
     """Of two episodes."""
-    returns = SingleReturns(teacher=tuple(teacher), student=tuple(student))
+    returns = SingleReturns(teacher=tuple(teacher), student=tuple(student), starts=tuple(starts))
     return SingleEpisodes(returns=returns, disagreements=disagreements)
 
 
@@ -128,7 +128,7 @@ def games(returns, *, fingerprints=None, measured=None) -> Episodes:
     prints = np.ones(count) if fingerprints is None else fingerprints
     return Episodes(
         np.array(returns, np.float64), np.ones(count, np.int64), np.array(prints, np.uint64), np.zeros(count, np.bool_),
-        np.array(measured or [[]] * count, np.float64), np.zeros((0, 2), np.float32), np.zeros(0),
+        np.array(measured or [[]] * count, np.float64), np.zeros(count), np.zeros((0, 2), np.float32), np.zeros(0),
     )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def test_the_error_where_it_is_chance_how_many_clusters_are_large(count, percent
         lost = -((rng.random(count) < margin / mass) & large).astype(np.float64)
         for name in passes:
             ends = difference_interval(
-                lost.repeat(number), rng, span=1.0, clusters=np.arange(count).repeat(number), resamples=1000,
+                lost.repeat(number), rng, span=1.0, clusters=np.arange(count).repeat(number),
                 repeats=name == "repeats",
             )  # fmt: skip
             passes[name] += ends[0] > -margin

@@ -346,7 +346,7 @@ def test_what_is_usual_is_the_default():
 
 def test_a_file_to_ship_is_proposed_of_seeds_that_hold_and_of_a_tree_where_it_lies(tmp_path):
     results, folder = nexts("seeds", tmp_path)
-    for result, proposed in (("pass", ["export", "compare"]), ("inconclusive", ["compare"])):
+    for result, proposed in (("pass", ["evaluate", "export", "compare"]), ("inconclusive", ["compare"])):
         judged = replace(results, verdict=replace(results.verdict, result=result))
         assert [words[0] for _, words in next_steps(judged, folder)] == proposed
     results, folder = nexts("tree", tmp_path)
@@ -582,6 +582,31 @@ def test_too_few_clusters_want_more_of_them(tmp_path):
     verdict = replace(results.verdict, distinct=40, cluster="day", reason="40 clusters by 'day' are too few")
     (why, _), *_ = next_steps(replace(results, verdict=verdict), folder)
     assert why.endswith("on other episodes and more of them, if they bring more than these 40 clusters by 'day'")
+
+
+def test_of_episodes_that_repeat_themselves_more_are_no_others(tmp_path):
+    """Of twenty starts a thousand episodes are twenty again: random actions make others of them."""
+    results, folder = nexts("inconclusive", tmp_path)
+    results = replace(results, student=replace(results.student, episodes=300))
+    for epsilon, asked in ((0.0, "0.01"), (0.05, "0.1")):
+        few = replace(
+            results, verdict=replace(results.verdict, distinct=20, cluster=None), protocol={"epsilon": epsilon}
+        )
+        (why, words), *_ = next_steps(few, folder)
+        assert why.endswith("more of them, with random actions that tell them apart")
+        assert words[words.index("--epsilon") + 1] == asked
+    (_, words), *_ = next_steps(replace(few, verdict=replace(few.verdict, distinct=300)), folder)
+    assert words[words.index("--epsilon") + 1] == "0.05"
+
+
+def test_the_best_of_a_study_is_asked_again_before_it_ships(tmp_path):
+    """It was chosen by the verdicts' own episodes."""
+    results, folder = nexts("seeds", tmp_path)
+    results = replace(results, verdict=replace(results.verdict, result="pass"))
+    proposed = [words for _, words in next_steps(results, folder)]
+    assert [words[0] for words in proposed] == ["evaluate", "export", "compare"]
+    assert "--fresh" in proposed[0]
+    assert proposed[0][1] == proposed[1][1]
 
 
 def test_a_script_is_no_module_to_be_trusted(tmp_path):

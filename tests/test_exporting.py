@@ -152,7 +152,8 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
     config = TrainConfig(tasks=(TaskFile(EnvRef(env), teachers),)).but(**changes)
     write_json(folder / "config.json", Job(config).to_json() | {"kind": "run"})
     how = Play(EnvRef(env), epsilon=config.eval_epsilon, sensors=config.student.sensors)
-    returns = play(Policy(network, head), how, seeds_from(VERDICT_SEEDS, 100)).returns.tolist()
+    games = play(Policy(network, head), how, seeds_from(VERDICT_SEEDS, 100))
+    returns, starts = games.returns.tolist(), games.starts.tolist()
     results = instances.results(
         verdict=replace(instances.VERDICT, margin=1.0, span=5.0),
         temperature=0.2,
@@ -164,7 +165,7 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
     )
     write_json(folder / "results.json", results.to_json())
     write_json(folder / "teacher.json", instances.card(acceptance=instances.acceptance(10.0, 5.0)).to_json())
-    write_json(folder / "episodes.json", instances.episodes(teacher=returns, student=returns).to_json())
+    write_json(folder / "episodes.json", instances.episodes(teacher=returns, student=returns, starts=starts).to_json())
     return folder
 
 
@@ -254,6 +255,24 @@ def test_verify_plays_the_environment_that_is_named(tmp_path):
     assert verify(path, longer).verdict is not None
     named = verify(path, SIGN, episodes=60)
     assert (named.return_mean, named.verdict) == (10.0, None)
+
+
+@needs_cc
+def test_verify_knows_an_environment_that_is_another_now(run, tmp_path):
+    """The teacher's returns are of episodes that began so: those of a changed environment are not theirs."""
+    card = export_policy(run, "c", tmp_path / "out")
+    starts = card["reference"]["starts"]
+    assert len(set(starts)) > 90
+    path = Path(card["path"]) / "export.json"
+    for other, refused in (
+        ([one + 1e-7 for one in starts], False), ([], False), ([*starts[:-1], starts[-1] + 1.0], True)
+    ):  # fmt: skip
+        write_json(path, read_json(path) | {"reference": card["reference"] | {"starts": other}})
+        if refused:
+            with pytest.raises(FileError, match=r"1 of 100 episodes of .* begin otherwise than those whose returns"):
+                verify(card["path"])
+        else:
+            assert verify(card["path"]).verdict is not None
 
 
 @needs_cc
@@ -524,6 +543,7 @@ def test_damaged_cards_are_one_sentence_each(run):
         ({"reference": whole["reference"] | {"student_returns": [1.0, 2.0]}}, "is damaged"),
         ({"reference": whole["reference"] | {"student_returns": [float("nan")] * 100}}, "return of teacher or student"),
         ({"reference": whole["reference"] | {"student_returns": [1e308] * 100}}, "return of teacher or student"),
+        ({"reference": whole["reference"] | {"starts": [0.0]}}, "starts of the teacher differ in number"),
         ({"reference": whole["reference"] | {"margin": "4"}}, "margin of .*export.json"),
         ({"reference": whole["reference"] | {"looks": 1.5}}, "looks of .*export.json"),
         *(
@@ -565,7 +585,7 @@ def test_a_file_that_plays_as_the_student_gets_the_students_verdict():
     same = np.ones(100)
     games = instances.games(same, fingerprints=[*range(18), *[99] * 82])
     known = Reference(
-        same, same, same.view(np.uint64), 0.05, 1.0, 1, 0, "greedy", None, 0.01, EnvRef(SIGN), ()
+        same, same, same.view(np.uint64), 0 * same, 0.05, 1.0, 1, 0, "greedy", None, 0.01, EnvRef(SIGN), ()
     )  # fmt: skip
     assert _against(games, known, exact=False)[0].distinct == 19
     verdict, own = _against(games, replace(known, teacher_units=np.arange(100, dtype=np.uint64)), exact=False)
@@ -1278,7 +1298,7 @@ def test_what_a_run_shipped_before_it_went_on_is_not_its_student(tmp_path, capsy
     (folder / "results.json").unlink()
     assert main(["export", str(folder), "--to", "onnx"]) == 0
     assert "the run has not ended" in capsys.readouterr().err
-    assert main(["verify", str(folder / "export" / "onnx"), "--episodes", "3"]) == 0
+    assert main(["verify", str(folder / "export" / "onnx"), "--episodes", "3"]) == 3, "nothing is proven"
     network, head = right_network(SIGN)
     with torch.no_grad():
         next(network.parameters()).mul_(1.01)
@@ -1295,7 +1315,7 @@ def test_verify_on_the_command_line_wraps_the_environment_that_it_names(tmp_path
     card = export_policy(folder, "onnx", env=wrapped)
     assert main(["verify", card["path"], "--env", SIGN, "--wrapper", wrapped.wrappers[0]]) == 0
     assert "verdict: pass" in capsys.readouterr().err
-    assert main(["verify", card["path"], "--env", SIGN, "--episodes", "3"]) == 0
+    assert main(["verify", card["path"], "--env", SIGN, "--episodes", "3"]) == 3
     assert "no verdict" in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from distilrl.agreement import agreement_of, answers, disagreements
 from distilrl.envs import EnvInfo
 from distilrl.episodes import Episodes, Play, check_clusters
 from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
-from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
+from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, same_starts, seeds_from
 from distilrl.events import Judged, Phase, Recalled, Unplayed, Watch, silent
 from distilrl.kept import kept_games
 from distilrl.measures import Measure, Measured
@@ -196,6 +196,7 @@ def compare(
                 student=tuple(_joined(games.ours, "returns").tolist()),
                 pairs=games.repeated(),
                 teacher_units=games.teacher_units(),
+                starts=games.starts(),
             ),
             disagreements=worst,
             measured=games.single(),
@@ -329,6 +330,11 @@ class _Games:
         known, labels = np.unique(units, return_inverse=True)
         told = self.his.cluster is not None or len(known) == len(np.unique(returns))
         return () if told else tuple(labels.tolist())
+
+    def starts(self) -> tuple[float, ...]:
+        """By what the episodes' beginnings are known again (E,); empty where they were not the same for both."""
+        theirs, ours = (_joined(side, "starts") for side in (self.theirs, self.ours))
+        return tuple(theirs.tolist()) if same_starts(theirs, ours).all() else ()
 
     def measured(self, looks: int) -> tuple[Measured, ...]:
         """The measures of all episodes so far; the draws are the same whenever they are taken of them."""

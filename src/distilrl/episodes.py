@@ -29,7 +29,7 @@ from distilrl.worlds import world_of
 
 KINDS = {
     "returns": ("float64", 1), "lengths": ("int64", 1), "fingerprints": ("uint64", 1), "truncated": ("bool", 1),
-    "measured": ("float64", 2), "clusters": ("float64", 1),
+    "measured": ("float64", 2), "starts": ("float64", 1), "clusters": ("float64", 1),
 }  # fmt: skip
 """Type and dimensions of what there is of each episode."""
 
@@ -48,6 +48,8 @@ class Episodes:
     """(E,) the episode was cut by a limit of time or steps."""
     measured: NDArray[np.float64]
     """(E, M) the number of each measure; NaN where an episode has none."""
+    starts: NDArray[np.float64]
+    """(E,) mean of the numbers of the first observation, by which an environment is known again."""
     states: NDArray[Any]
     """(K, *obs_shape) a sample of the states visited."""
     drawn: NDArray[np.float64]
@@ -236,6 +238,7 @@ class Game:
         if self.keys is not None and not np.array_equal(envs.start_keys(), self.keys):
             raise UnforeseenError
         prints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
+        starts = obs.reshape(count, -1).mean(axis=1, dtype=np.float64)
         self.feed = Feed(how.sensors, self.seeds.tolist(), envs.info.obs.frames)
         self.state = self.policy.start(count)
         self.shadow_state = self.shadow.start(count) if self.shadow is not None else ()
@@ -285,7 +288,9 @@ class Game:
                 "in the info, so that their cluster is not known: correct the name, or have the environment give it."
             )
         states = self.kept.stack(envs.info)
-        return Episodes(returns, lengths, prints, truncated, measured, states, self.kept.drawn, own, shadow, clusters)
+        return Episodes(
+            returns, lengths, prints, truncated, measured, starts, states, self.kept.drawn, own, shadow, clusters
+        )
 
     def _act(
         self, obs: NDArray[Any], live: NDArray[np.int64], rngs: list[np.random.Generator], steps: int

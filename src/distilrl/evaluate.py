@@ -286,6 +286,16 @@ def _offset(watch: Watch, done: Collection[Episodes], total: int) -> Watch:
     return tell
 
 
+def same_starts(known: NDArray[np.float64], starts: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(E,) whether episodes begin as others did whose ``starts`` (E,) are known, but for another machine's rounding.
+
+    Example::
+
+        same_starts(play(policy, how, range(9)).starts, play(other, how, range(9)).starts).all()
+    """
+    return np.isclose(known, starts, rtol=0.0, atol=1e-4 * np.abs(known).max(initial=0.0) + 1e-9, equal_nan=True)
+
+
 def joined(parts: list[Episodes], most: int | None = None) -> Episodes:
     """Parts as one, in their order; with ``most`` so many states, of all of which each has the same chance."""
     if len(parts) == 1:

@@ -324,9 +324,11 @@ def _reach(measure: Measure, sides: Sequence[NDArray[np.float64]]) -> float:
     """
     seen = np.concatenate(sides)
     seen = seen[~np.isnan(seen)]
+    wide, least = float(np.ptp(seen)) if len(seen) else 0.0, 20 * (measure.margin or 0.0)
     if len(seen) and _is_rate(seen, measure.how) and (measure.margin or 0.0) < 1:
-        return 1.0  # a count that was never above 1 has a margin that says what it is
-    return max(float(np.ptp(seen)) if len(seen) else 0.0, 20 * (measure.margin or 0.0))
+        # a count that was never above 1 has a margin that says what it is; of one that never differed nobody knows
+        return 1.0 if wide else max(1.0, least)
+    return max(wide, least)
 
 
 def _is_rate(values: NDArray[np.float64], how: How) -> bool:

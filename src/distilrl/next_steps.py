@@ -19,7 +19,7 @@ from distilrl.specs import NetworkSpec, spelled, suggest
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.targets import PROPOSED, listed, targets_of
 from distilrl.text import typed
-from distilrl.verdict import HOLDS, MIN_DISTINCT, Verdict, units_in_words
+from distilrl.verdict import HOLDS, MIN_DISTINCT, units_in_words
 from distilrl.widths import scaled
 
 Words = list[str | Path]
@@ -109,6 +109,8 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             best = max(runs, key=lambda run: run.student.return_mean)
             home = out / f"seed-{best.seed}"
             if results.worst in HOLDS:
+                if (asked := _asked_anew(best, RunFolder(home))) is not None:
+                    yield "the best of them, which was chosen by these episodes, on others", asked
                 why, words = _export(home, _spec(best), trust_of(RunFolder(home)))
                 yield f"{why}, of the best of them", words
             elif results.worst == "fail":
@@ -131,26 +133,10 @@ def _beside(out: Path, more: str) -> Path:
 
 def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     """What follows one student's verdict."""
-    files = judges_of(folder)
-    teacher = files[0].get("path") if len(files) == 1 else None
-    judged_in = results.verdict_environment or results.environment
-    ref = EnvRef.from_json(judged_in, "environment")
     trust, out = trust_of(folder), folder.path
     match results.worst:
-        case "inconclusive" if teacher is not None:
-            again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, *_told_words(files[0])]
-            epsilon = results.protocol.get("epsilon", 0.0)
-            again += ["--epsilon", f"{epsilon:g}"] if epsilon else []
-            again += [
-                "--margin-abs",
-                f"{results.verdict.margin:.6g}",
-                "--episodes",
-                str(_deciding(results)),
-                "--fresh",
-            ]
-            again += _unusual(folder.read_config(), "--accept-episodes")
-            again += _measured_words(folder)
-            yield f"a question of its own, on other episodes and more of them{_of_clusters(results.verdict)}", again
+        case "inconclusive" if (again := _asked_anew(results, folder)) is not None:
+            yield f"a question of its own, on other episodes and more of them{_of_units(results)}", again
         case "fail":
             yield from _smallest(results, folder, out)
     if folder.tree.is_file():
@@ -159,6 +145,25 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     yield "teacher and student side by side", ["watch", out, *trust]
     if results.holds:
         yield _export(out, _spec(results), trust)
+
+
+def _asked_anew(results: Results, folder: RunFolder) -> Words | None:
+    """A run's student against its teacher on episodes that no run plays; None where there are none, or several
+    teachers.
+    """
+    files = judges_of(folder)
+    teacher = files[0].get("path") if len(files) == 1 else None
+    if teacher is None or results.verdict.exact:
+        return None
+    ref = EnvRef.from_json(results.verdict_environment or results.environment, "environment")
+    again: Words = ["evaluate", folder.path, *_env_words(ref), "--against", teacher, *_told_words(files[0])]
+    epsilon = results.protocol.get("epsilon", 0.0)
+    if _repeated(results):  # more of the same starts would be the same episodes
+        epsilon = max(0.01, 2.0 * epsilon)
+    again += ["--epsilon", f"{epsilon:g}"] if epsilon else []
+    again += ["--margin-abs", f"{results.verdict.margin:.6g}", "--episodes", str(_deciding(results)), "--fresh"]
+    again += _unusual(folder.read_config(), "--accept-episodes")
+    return [*again, *_measured_words(folder)]
 
 
 def _deciding(results: Results) -> int:
@@ -172,8 +177,16 @@ def _deciding(results: Results) -> int:
     return min(least, MAX_EPISODES)
 
 
-def _of_clusters(verdict: Verdict) -> str:
-    """What more episodes must bring where clusters were too few for a verdict."""
+def _repeated(results: Results) -> bool:
+    """Whether most of a verdict's episodes were the same ones again."""
+    return results.verdict.cluster is None and results.verdict.distinct < results.student.episodes / 2
+
+
+def _of_units(results: Results) -> str:
+    """What more episodes must bring where too few of them differed, or clusters were too few, for a verdict."""
+    verdict = results.verdict
+    if _repeated(results):
+        return ", with random actions that tell them apart"
     if verdict.cluster is None or verdict.distinct >= MIN_DISTINCT:
         return ""
     return f", if they bring more than these {verdict.distinct} {units_in_words(verdict.cluster)}"

@@ -14,7 +14,7 @@ from distilrl.display import watching
 from distilrl.distill import how_played, known_card, results_of, take_acceptance, write_reports
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ResumeError, SpecError
-from distilrl.events import Event, Judged, Watch, named, silent
+from distilrl.events import Event, Judged, Noticed, Watch, named, silent
 from distilrl.fanout import Call, fan_out, try_sending
 from distilrl.files import read_json_as, write_json
 from distilrl.heads import Head
@@ -35,7 +35,7 @@ from distilrl.summaries import PlanResults
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
-from distilrl.verdict import HOLDS
+from distilrl.verdict import HOLDS, difference_in_words
 
 
 @isolated()
@@ -331,6 +331,14 @@ def _write(winner: Row, search: Search, judge: _Judge, started: float) -> None:
             judge.watch(event)
 
     results, episodes = results_of(search.teacher, trained, 0, job, how, search.card.judged, rest)
+    if known is not None and results.verdict != known:
+        first, again = (difference_in_words(one) for one in (known, results.verdict))
+        judge.watch(
+            Noticed(
+                f"The winner's verdict was {first} in its turn and is {again} in its folder: {info.id} does not give "
+                "the same episodes for the same seeds, so ask again with distilrl evaluate --against --fresh."
+            )
+        )
     folder.describe(job.to_json(), "winner")
     sha256 = folder.save_student(trained.networks[0], trained.heads[0], info, job.train.recipe)
     write_metrics(folder.metrics, trained.history)

@@ -263,9 +263,12 @@ class SingleReturns(Record):
     teacher_units: tuple[int, ...] = ()
     """(E,) labels: equal where the teacher played one and the same episode again; empty where its returns tell these
     apart, or clusters count."""
+    starts: tuple[float, ...] = ()
+    """(E,) mean of the numbers of the first observation, by which the environment is known again; empty where a seed
+    does not settle it."""
 
     def __post_init__(self) -> None:
-        counts = len(self.teacher), len(self.student), len(self.pairs), len(self.teacher_units)
+        counts = len(self.teacher), len(self.student), len(self.pairs), len(self.teacher_units), len(self.starts)
         if counts[0] != counts[1] or not counts[0] or {*counts[2:]} - {0, counts[0]}:
             raise SpecError(
                 f"'returns' holds {counts[0]} of the teacher, {counts[1]} of the student and {max(counts[2:])} labels, "

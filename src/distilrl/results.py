@@ -10,7 +10,7 @@ from distilrl.played import Agreement, Difference, Played, RandomPlay, Returns, 
 from distilrl.provenance import Provenance
 from distilrl.shown import Rows, Shown
 from distilrl.stats import Interval
-from distilrl.verdict import HOLDS, RESULTS, Result, Verdict, difference_in_words, in_words, margin_in_words
+from distilrl.verdict import HOLDS, RESULTS, Result, Verdict, difference_in_words, in_words, margin_in_words, worst_of
 
 
 class Claims:
@@ -238,6 +238,8 @@ class Duel(Claims, Record):
     """How alike the two act."""
     verdict: RunVerdict
     """Whether the policy keeps the other's return."""
+    fresh: bool
+    """The episodes are of seeds that no run plays, and not of the runs' verdicts."""
     measures: tuple[Measured, ...] = ()
     """What was measured beside the return."""
 
@@ -259,8 +261,7 @@ class Verified(Returns):
     def worst(self) -> Result | None:
         """The worst verdict, of the return and of the measures; None where there is none."""
         verdicts = (self.verdict, *(one.verdict for one in self.measures))
-        found = [one.result for one in verdicts if one is not None]
-        return min(found, key=RESULTS.index) if found else None
+        return worst_of(*(one.result for one in verdicts if one is not None))
 
 
 @dataclass(frozen=True, kw_only=True)

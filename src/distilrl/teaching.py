@@ -234,6 +234,7 @@ def evaluate_against(
         random=RandomPlay(return_mean=acceptance.random_return_mean),
         agreement=found.agreement,
         verdict=found.verdict,
+        fresh=fresh,
         measures=found.measures,
     )
 

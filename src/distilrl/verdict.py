@@ -21,7 +21,6 @@ from distilrl.errors import NotFiniteError, SpecError
 from distilrl.stats import (
     FEW,
     Interval,
-    bootstrap_means,
     cluster_sums,
     effective,
     mean_interval,
@@ -50,7 +49,7 @@ to 2.8 % at some margins.
 EPISODES = "distinct episodes"
 """What a verdict's units are called by themselves."""
 DRAWS = 5_000
-"""Resamples, where they are drawn."""
+"""Resamples of a table of seeds and episodes."""
 TOGETHER = 2**24
 """Weights of resamples that are held at once."""
 LEVELS = 256
@@ -59,6 +58,12 @@ unit lies below zero, twice; of a wider one more."""
 WIDEST = 64
 """Times the worst unit's distance from zero up to which others count at the lower end: what lies above is taken to lie
 there, which makes the end lower, and never by much, for a resample without it is as likely as one with it."""
+HALVINGS = 10
+"""Of the range in which an end is found to lie, where units differ in size: what is left is less than a hundredth of
+the mean's standard deviation."""
+OUTWARD = 1e-12
+"""Share of what is reckoned with by which ends are moved outwards: one that equals the margin is undecided, whichever
+way it was rounded."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,16 @@ def decide(interval: Interval, margin: float) -> Result:
     if low > -margin:
         return "within_margin" if high < 0 else "pass"
     return "fail" if high <= -margin else "inconclusive"
+
+
+def worst_of(*results: Result | None) -> Result | None:
+    """The worst of some verdicts, of which None is none; None where there is none.
+
+    Example::
+
+        worst_of("pass", None, "inconclusive")  # 'inconclusive'
+    """
+    return min((one for one in results if one is not None), key=RESULTS.index, default=None)
 
 
 def in_words(result: str | None) -> str:
@@ -258,7 +273,6 @@ def difference_interval(
     clusters: ArrayLike | None = None,
     repeats: bool = False,
     confidence: float = 0.95,
-    resamples: int | None = None,
 ) -> Interval:
     """Interval of the mean of paired differences, (E,), by bootstrap with one episode more at either end.
 
@@ -268,18 +282,16 @@ def difference_interval(
     units of several episodes it is one of the larger (`unseen_size`): they weigh more, and so does what may be unseen
     of them. Of fewer than `FEW` units it is at least as wide as Student's t.
 
-    Where units are of one size nothing is drawn: the distribution of the mean of all resamples is computed. Else it is
-    that of ``resamples`` draws from ``rng``.
+    No resample is drawn: the distribution of the mean of all of them is computed.
 
     Args:
         difference: student − teacher, (E,).
-        rng: source of the draws.
+        rng: source of what Student's t is not asked for, under `FEW` units.
         span: as in `non_inferiority`.
         clusters: (E,) labels of episodes that are one unit; by default none are.
         repeats: they are one because they are the same episode again, and not because they were drawn together: what is
             often there has been seen, so that the unit that was not is as large as that of a random episode.
         confidence: how often the interval shall cover the mean.
-        resamples: number of draws; None: `DRAWS`, or more where ten of them would not lie beyond an end.
 
     Example::
 
@@ -289,15 +301,10 @@ def difference_interval(
     sums, sizes = cluster_sums(values, clusters)
     tail, size = NARROW * (1.0 - confidence) / 2.0, unseen_size(sizes, repeats=repeats)
     worst, best = min(-span, values.min()), max(span, values.max())
-    if (sizes == sizes[0]).all():
-        low, high = _lower_end(sums / size, worst, tail), -_lower_end(-sums / size, -best, tail)
-    else:
-        draws = resamples or max(DRAWS, math.ceil(10 / tail))
-        least, most = (
-            bootstrap_means(np.append(sums, extreme * size), np.append(sizes, size), rng, draws)
-            for extreme in (worst, best)
-        )
-        low, high = float(np.quantile(least, tail)), float(np.quantile(most, 1.0 - tail))
+    drawn = np.append(sizes, size)
+    low = _lower_end(np.append(sums, worst * size), drawn, worst, tail)
+    high = -_lower_end(np.append(-sums, -best * size), drawn, -best, tail)
+    low, high = low + OUTWARD * worst, high + OUTWARD * best
     if effective(sizes) < FEW:
         own = mean_interval(values, rng, clusters=clusters, confidence=confidence)
         return min(low, own[0]), max(high, own[1])
@@ -329,25 +336,58 @@ def _power(values: NDArray[np.complex128], count: int) -> NDArray[np.complex128]
     return found
 
 
-def _lower_end(units: NDArray[np.float64], worst: float, tail: float) -> float:
-    """Below what the mean of a resample of units (K,) and the worst one lies with a probability of at most ``tail``.
+def _lower_end(sums: NDArray[np.float64], sizes: NDArray[np.float64], worst: float, tail: float) -> float:
+    """Below what the mean of a resample of units, whose sums (K,) and sizes (K,) these are, lies with a probability of
+    at most ``tail``; ``worst`` is the mean of the worst of them.
 
-    The distribution of the sum of K + 1 draws is that of one, convolved with itself by Fourier transform, on a lattice
-    from the worst unit to the best; a unit between two of its points is shared by them such that the mean stays.
+    Where all are of one size that is a quantile of their sum. Else the mean lies below x where the sum of Sₖ − x · nₖ
+    lies below 0, and the x where that is as probable as ``tail`` is looked for by halving.
     """
-    drawn = np.minimum(np.append(units, worst), -WIDEST * worst)
-    count, width = len(drawn), float(drawn.max()) - worst
+    if (sizes == sizes[0]).all():
+        step, _, below = _sum_of_draws(sums / sizes[0], worst)
+        return float(worst + step * np.searchsorted(below, tail, side="right") / len(sums))
+    high = float(sums.sum() / sizes.sum())
+    off = sums - high * sizes
+    wide = 4.0 * math.sqrt(off @ off) / float(sizes.sum())
+    while worst < (low := high - wide) and _below_zero(sums - low * sizes) > tail:
+        high = low
+    low = max(low, worst)
+    for _ in range(HALVINGS if low < high else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _below_zero(sums - middle * sizes) <= tail else (low, middle)
+    return low
+
+
+def _below_zero(units: NDArray[np.float64]) -> float:
+    """The probability that the sum of K draws from units (K,), some of them below 0, is so."""
+    _, least, below = _sum_of_draws(units, 0.0)
+    return float(below[-least - 1])
+
+
+def _sum_of_draws(units: NDArray[np.float64], at: float) -> tuple[float, int, NDArray[np.float64]]:
+    """The distribution of the sum of K draws from units (K,), the least of them below 0: that of one, convolved with
+    itself by Fourier transform, on a lattice of which ``at`` is a point; a unit between two of its points is shared by
+    them such that the mean stays.
+
+    Returns:
+        The lattice's step, where on it the least sum lies, counted from K · ``at``, and the probabilities that the sum
+        is at most that, at most one step more, and so on.
+    """
+    count, worst = len(units), float(units.min())
+    drawn = np.minimum(units, -WIDEST * worst)
+    width = float(drawn.max()) - worst
     if width == 0:
-        return worst
+        return 0.0, 0, np.ones(1)
     wanted = int(LEVELS * max(1.0, width / (-2.0 * worst)))
-    levels = max(LEVELS // 8, min(wanted, 2**20 // count))
-    place = (drawn - worst) / width * levels
-    point = np.minimum(place.astype(np.int64), levels - 1)
-    above = place - point
-    one = np.bincount(point, 1.0 - above, levels + 1) + np.bincount(point + 1, above, levels + 1)
+    step = width / max(LEVELS // 8, min(wanted, 2**20 // count))
+    place = (drawn - at) / step
+    least = math.floor(place.min())
+    point = np.floor(place).astype(np.int64)
+    above, levels = place - point, int(point.max()) + 1 - least
+    one = np.bincount(point - least, 1.0 - above, levels + 1) + np.bincount(point + 1 - least, above, levels + 1)
     size = 1 << (count * levels).bit_length()
     sums = np.fft.irfft(_power(np.fft.rfft(one / count, size), count), size).cumsum()
-    return float(worst + width * np.searchsorted(sums, tail, side="right") / (levels * count))
+    return step, count * least, sums
 
 
 def verdict_over_seeds(

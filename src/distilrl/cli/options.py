@@ -24,7 +24,7 @@ from distilrl.processes import Processes
 from distilrl.runs import KINDS, read_config
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Bounding, TeacherFile
-from distilrl.verdict import RESULTS, Result
+from distilrl.verdict import Result, worst_of
 
 T = TypeVar("T")
 Unset = Annotated[T, arg(help_behavior_hint="")]
@@ -41,8 +41,8 @@ WHERE = ("collectors", "collector_gpus", "jobs", "ray")
 
 def code_of(*results: Result | None) -> int:
     """The exit code of the worst of some verdicts, 0 where there is none."""
-    found = [one for one in results if one is not None]
-    return CODES[min(found, key=RESULTS.index)] if found else 0
+    worst = worst_of(*results)
+    return CODES[worst] if worst is not None else 0
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Verify:
     trusted: Trusted = field(default_factory=TrustOptions)
 
     def run(self) -> int:
-        """Verifies; the code says what the file's verdict is."""
+        """Verifies; the code says what the file's verdict is, that of an inconclusive one where there is none."""
         use_threads(1)
         self.trusted.allow()
         env = self.around.maybe(self.env)
@@ -103,7 +103,7 @@ class Verify:
                 print_measures(result.measures, ("teacher", "file"))
             else:
                 console.print("no verdict: the export holds no returns of its teacher in this environment")
-        return code_of(result.worst)
+        return code_of(result.worst or "inconclusive")  # no verdict proves nothing
 
 
 def _played(result: Verified) -> str:

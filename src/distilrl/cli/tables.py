@@ -140,7 +140,8 @@ def print_measures(measures: Sequence[Measured], sides: tuple[str, str] = ("teac
         if one.verdict is not None:
             worse = "above" if one.better == "lower" else "below"
             off = difference_in_words(one.verdict, lambda number: rounded(number, "+"))
-            words = f"{sides[1]} - {sides[0]} {off}, at most {rounded(one.verdict.margin)} {worse}{_units(one.verdict)}"
+            off = f"{sides[1]} - {sides[0]} {off}" if one.difference is not None else "no difference"
+            words = f"{off}, at most {rounded(one.verdict.margin)} {worse}{_units(one.verdict)}"
             reason = f"; {escape(one.verdict.reason)}" if one.verdict.reason else ""
             console.print(
                 f"{escape(one.words)}: {colored(one.verdict.result, 'bold')} ({escape(words)}){reason}", soft_wrap=True

@@ -192,7 +192,8 @@ class _Export:
         head, obs = self.head, self.student.obs
         comment = comment_of(card, self.info)
         about = {k: card[k] for k in ("env", "network", "student_sha256", "head")}
-        about |= {"student_verdict": card.get("student_verdict", "none")}
+        if self.target != "int8":  # whose own verdict is taken when its file is there
+            about |= {"student_verdict": card.get("student_verdict", "none")}
         match self.target:
             case "int8" if integers is not None:
                 source = int8_c.write(integers, head, obs, comment)

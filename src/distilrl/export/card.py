@@ -43,7 +43,7 @@ MORE_SEEDS = EXPORT_SEEDS + 1_000_000
 EXPLORED = 0.05
 """Share of random actions in that play."""
 FORMAT = "distilrl-export"
-VERSION = 3
+VERSION = 4
 PAGE = "index.html"
 """What ships of an export for the web."""
 
@@ -115,6 +115,7 @@ def reference(results: Results, episodes: SingleEpisodes) -> dict[str, Any]:
             "teacher_returns": list(episodes.returns.teacher),
             "student_returns": list(episodes.returns.student),
             "teacher_units": list(episodes.returns.teacher_units),
+            "starts": list(episodes.returns.starts),
             "margin": results.verdict.margin,
             "span": results.verdict.span,
             "looks": results.verdict.looks,
@@ -221,6 +222,8 @@ class Reference:
     """(E,) of the student."""
     teacher_units: NDArray[np.uint64]
     """(E,) labels: equal where the teacher played one and the same episode again, as far as is known."""
+    starts: NDArray[np.float64]
+    """(E,) mean of the numbers of each first observation; (0,) where a seed does not settle it."""
     margin: float
     """Largest acceptable loss."""
     span: float
@@ -350,6 +353,9 @@ def _reference(data: dict[str, Any], path: Path) -> Reference:
     units = np.array(data["teacher_units"], np.uint64) if data["teacher_units"] else teacher.view(np.uint64)
     if units.shape != teacher.shape:
         raise ValueError("the returns and the labels of the teacher differ in number")
+    starts = np.array(data["starts"], np.float64)
+    if starts.shape not in (teacher.shape, (0,)):
+        raise ValueError("the returns and the starts of the teacher differ in number")
     env = EnvRef.from_json(data["environment"], "environment of the verdict")
     margin, span, epsilon = (from_plain(float, data[n], f"{n} of {path}") for n in ("margin", "span", "epsilon"))
     looks, after = (from_plain(int, data[n], f"{n} of {path}") for n in ("looks", "after"))
@@ -365,7 +371,9 @@ def _reference(data: dict[str, Any], path: Path) -> Reference:
     judged = [one.verdict for one, _ in measures if one.verdict is not None]
     if not all(_possible(verdict.margin, verdict.span, verdict.looks) for verdict in judged):
         raise ValueError("the margin, span or looks of a measure lie outside of what there is")
-    return Reference(teacher, student, units, margin, span, looks, after, protocol, cluster, epsilon, env, measures)
+    return Reference(
+        teacher, student, units, starts, margin, span, looks, after, protocol, cluster, epsilon, env, measures
+    )
 
 
 def _possible(margin: float, span: float, looks: int) -> bool:

@@ -25,6 +25,7 @@ from distilrl.files import digest, read_json, unwritable, write_bytes, write_jso
 from distilrl.policies import Policy
 from distilrl.runs import LOCK, RunFolder, locked
 from distilrl.spaces import EnvRef
+from distilrl.verdict import worst_of
 
 WRITTEN = (
     "export.json", "golden.npz", "golden.bin", "example.py", "example.c", PAGE,
@@ -133,7 +134,9 @@ def keep_export(
         _check(part, files, policy, seen, card, beside)
         if card["target"] == "int8":
             watch(Phase("verdict"))
-            card["played"] = {name: verify_own(part / name, env, watch).to_json() for name in files}
+            played = {name: verify_own(part / name, env, watch) for name in files}
+            card["played"] = {name: one.to_json() for name, one in played.items()}
+            card["file_verdict"] = worst_of(*(one.worst for one in played.values()))
             write_json(part / "export.json", card)
         _swap(part, out, work / "old")
     except OSError as error:

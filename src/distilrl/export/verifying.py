@@ -14,7 +14,7 @@ from distilrl.display import watching
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError, FileError
-from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play
+from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play, same_starts
 from distilrl.events import Watch
 from distilrl.export.card import Reference, Shipped, read_card
 from distilrl.export.replay import file_policy, open_export
@@ -104,6 +104,12 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
         raise FileError(
             f"{card.path} holds {count} returns of a teacher, and {ref.label} has {len(games.returns)} starts: export "
             "the run again."
+        )
+    if known is not None and len(known.starts) and (off := ~same_starts(known.starts, games.starts)).any():
+        raise FileError(
+            f"{off.sum()} of {count} episodes of {ref.label} begin otherwise than those whose returns {card.path} "
+            "holds, so that it is not the environment of the verdict any more: install its version of then, or distil "
+            "and export again."
         )
     verdict = against_student = None
     measures: tuple[Measured, ...] = ()
