@@ -69,11 +69,11 @@ RUNS = {
     "pong-tree": [
         "tree", *OF_PONG, "--extractor", "pong", "--leaves", "96", "--iterations", "10", "--states", "6000", *SMALL,
     ],
-    # 1.4 million steps, 300,000 states held, a longer average; what lies in results/ of seed 0, also of half the size,
-    # was made with --set n-envs=64 --set updates=8
+    # 1.4 million steps, 300,000 states held, a longer average
     "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64"],
     "breakout-61k-case-study": [*BREAKOUT, "--student", "cnn:16,16,16:64", "--recipe", "case_study"],
-    # half of its parameters, trained the same
+    # half of its parameters, trained the same; what lies in results/ of seed 0 was made with --set n-envs=64 --set
+    # updates=8
     "breakout-32k": [*BREAKOUT, "--student", "cnn:8,16,16:32"],
 }  # fmt: skip
 
