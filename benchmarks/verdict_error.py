@@ -105,8 +105,8 @@ OF_SEED = (50, 100, 300)
 """Episodes of each of them."""
 EXACT = ("normal", "exponential")
 """How much the seeds lose where every start is played."""
-LONG = (300,)
-"""Episodes of a look of five seeds that lose exponentially much, in each episode alike."""
+LONG = (("exponential", 300), ("one seed in twenty loses all", 300))
+"""How much five seeds lose, in each episode alike, and episodes of a look."""
 
 
 def drawn() -> Source:
@@ -180,10 +180,13 @@ def over_seeds(seeds: int, episodes: int, spread: float, loss: float, source: So
 
 
 def alike(case: str, episodes: int, loss: float, source: Source, *, exact: bool) -> tuple[bool, bool]:
-    """A study over five seeds that lose in each episode alike, and differ by half the loss, or lose exponentially much;
-    of a game of which every start is played, or a sample.
+    """A study over five seeds that lose in each episode alike, and differ by half the loss, or lose exponentially much,
+    or all now and then; of a game of which every start is played, or a sample.
     """
-    lost = -loss * (source.exponential(1.0, 5) if case == "exponential" else source.normal(1.0, 0.5, 5))
+    if case == "one seed in twenty loses all":
+        lost = -20.0 * loss * (source.random(5) < 0.05)
+    else:
+        lost = -loss * (source.exponential(1.0, 5) if case == "exponential" else source.normal(1.0, 0.5, 5))
     table = np.repeat(lost[:, None], episodes, axis=1)
     holds = verdict_over_seeds(table, MARGIN, drawn(), span=SPAN, distinct=episodes, exact=exact).holds
     return bool(t_interval(lost)[0] > -MARGIN), holds
@@ -223,7 +226,7 @@ def keys() -> list[dict[str, object]]:
     of = {100: ""} | {count: f", of {count} episodes" for count in (50, 300)}
     games = [("starts", f"5 % of all starts lose 41{of[n]}", count, 1) for n in STARTS for count in STARTS[n]]
     studies = [("seeds", f"{spread:g}{of[n]}", seeds, 1) for n in OF_SEED for seeds, spread in SEEDS]
-    every = [("exact", case, 5, 1) for case in EXACT] + [("long", "exponential", count, 1) for count in LONG]
+    every = [("exact", case, 5, 1) for case in EXACT] + [("long", *long, 1) for long in LONG]
     patients = [("clusters", case, count, 1) for case, count in CLUSTERS]
     all_of_them = (*samples, *games, *studies, *every, *patients)
     return [dict(zip(KEY, key, strict=True)) for key in all_of_them]
@@ -254,7 +257,8 @@ def table() -> str:
         elif row["kind"] == "exact":
             case, size = f"`--seeds` where every start is played, losses {case}", f"{row['episodes']} seeds"
         elif row["kind"] == "long":
-            case, size = f"`--seeds`, losses {case} (plain: t over seeds)", f"5 seeds of {row['episodes']:,}"
+            lost = case if "loses" in case else f"losses {case}"
+            case, size = f"`--seeds`, {lost} (plain: t over seeds)", f"5 seeds of {row['episodes']:,}"
         shares = [row[name] for name in ("false_plain", "false_now", "power_plain", "power_now")]
         rows.append(f"| {case} | {size} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |")
     return "\n".join(rows)

@@ -224,10 +224,12 @@ def test_a_count_that_was_never_above_one_is_no_share():
     ]
     assert [one.verdict.span for one in found] == [40.0, 40.0]
     assert [one.verdict.result for one in found] == ["inconclusive"] * 2
-    assert (
-        Measured.of(Measure.of("crashed<=0.05"), numbers(none, none, none), np.arange(50), 1, "greedy").verdict.span
-        == 1
-    )
+    for margin, span in ((0.05, 1.0), (0.1, 2.0)):  # of what never was, nobody knows whether it is a share
+        measure = Measure.of(f"crashed<={margin}")
+        found = Measured.of(measure, numbers(none, none, none), np.arange(50), 1, "greedy")
+        assert found.verdict.span == span
+    shares = Measured.of(measure, numbers(none, none, np.append(none[1:], 1.0)), np.arange(50), 1, "greedy")
+    assert shares.verdict.span == 1.0
 
 
 def test_numbers_are_rounded_by_their_size():

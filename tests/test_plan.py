@@ -301,7 +301,7 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
 ):
     """Several tries at 2.5 % each, of which the first that passes wins, would err more often than said."""
     told = dict(zip(("mlp:16", "mlp:4", "mlp:"), verdicts, strict=True))
-    asked = []
+    asked, heard = [], []
 
     def judged(_teacher, trained, *_others, watch=None):
         asked.append(spelled(trained.networks[0].spec, real=False))
@@ -310,13 +310,18 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
     monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
     monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [10.0] * len(policies))
     sizes = ["mlp:", "mlp:4", "mlp:16"]
-    result = plan(sign_teacher, tiny_job(env_steps=2400), tmp_path / "plan", sizes=sizes, seeds=1, refine=False)
+    result = plan(
+        sign_teacher, tiny_job(env_steps=2400), tmp_path / "plan", sizes=sizes, seeds=1, refine=False,
+        watch=heard.append,
+    )  # fmt: skip
     assert all(row.reached for row in result.frontier)
     assert asked == ["mlp:16", "mlp:4", "mlp:"][:taken]
     assert result.winner == winner
     assert [row.verdict for row in reversed(result.frontier)] == [*verdicts[:taken], *[None] * (3 - taken)]
     assert [row.of_return for row in reversed(result.frontier)] == [instances.VERDICT] * taken + [None] * (3 - taken)
     assert (tmp_path / "plan" / "winner" / "results.json").exists() == (winner is not None)
+    # what it was told in its turn is no verdict of its folder's episodes
+    assert len([one for one in heard if isinstance(one, Noticed) and "in its turn and is" in one.words]) == bool(winner)
 
 
 @pytest.mark.parametrize(
@@ -351,6 +356,7 @@ def test_only_the_winner_is_disturbed(sign_teacher, tmp_path, monkeypatch):
     ways = [phase.name for phase in phases if isinstance(phase, Phase) and phase.name.startswith(("random", "noise"))]
     results = json.loads((tmp_path / "plan" / "winner" / "results.json").read_text())
     assert len(ways) == len(set(ways)) == len(results["disturbed"]) == 2
+    assert not any(isinstance(one, Noticed) for one in phases), "played again it is the same"
 
 
 def test_the_config_of_a_plan_says_what_was_asked_for(sign_teacher, tmp_path):
