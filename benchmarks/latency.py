@@ -1,4 +1,5 @@
-"""Microseconds of one greedy decision on a single observation, one thread, median of many calls, all ways in one run.
+"""Microseconds of one greedy decision on a single observation, one thread: the median of 15 rounds, of many calls each,
+in which all ways take turns.
 
     python benchmarks/latency.py RUN [--sb3 FILE.zip]
 
@@ -61,13 +62,23 @@ int main(int argc, char **argv) {
 """
 
 
-def median_us(call: Callable[[], object], calls: int = 500) -> float:
-    times = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[calls // 10 :])) * 1e6
+ROUNDS = 15
+"""In which all ways take turns: what else the machine does then meets each of them alike."""
+Timed = Callable[[], float]
+
+
+def median_us(call: Callable[[], object], calls: int = 500) -> Timed:
+    """What times a call."""
+
+    def timed() -> float:
+        times = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return float(np.median(times[calls // 10 :])) * 1e6
+
+    return timed
 
 
 def decision(policy: Policy, obs: torch.Tensor) -> Callable[[], object]:
@@ -99,22 +110,21 @@ def in_numpy(layers: list[Step]) -> Callable[[np.ndarray], np.ndarray]:
     return numbers
 
 
-def c_us(folder: Path, last: Last, native: bool, calls: int, remembers: bool = False) -> float:
+def c_us(folder: Path, last: Last, native: bool, calls: int, remembers: bool, program: Path) -> Timed:
+    """What times a C file, compiled as ``program``."""
     state = "policy_state state; policy_reset(&state);" if remembers else ""
     given = ("&state, " if remembers else "") + "obs[i % rows]"
     call = f"own[0] = policy_act({given});" if last.scalar else f"policy_act({given}, own);"
-    with tempfile.TemporaryDirectory() as scratch:
-        timer = TIMER.replace("@element", last.element).replace("@call", call).replace("@state", state)
-        (Path(scratch) / "timer.c").write_text(timer)
-        flags = ["-O3", "-std=c99", *(["-march=native"] if native else [])]
-        program = str(Path(scratch) / "timer")
-        subprocess.run(
-            ["cc", *flags, f"-I{folder}", f"{scratch}/timer.c", f"{folder}/policy.c", "-lm", "-o", program], check=True
-        )
-        out = subprocess.run(
-            [program, str(folder / "golden.bin"), str(calls)], capture_output=True, text=True, check=True
-        ).stdout
-    return float(out.split()[0])
+    timer = program.with_suffix(".c")
+    timer.write_text(TIMER.replace("@element", last.element).replace("@call", call).replace("@state", state))
+    flags = ["-O3", "-std=c99", *(["-march=native"] if native else [])]
+    subprocess.run(["cc", *flags, f"-I{folder}", timer, f"{folder}/policy.c", "-lm", "-o", program], check=True)
+
+    def timed() -> float:
+        told = subprocess.run([program, folder / "golden.bin", str(calls)], capture_output=True, text=True, check=True)
+        return float(told.stdout.split()[0])
+
+    return timed
 
 
 def main() -> None:
@@ -128,7 +138,7 @@ def main() -> None:
     trust(*env.modules)
     stored = load_network(options.run / "student")
     network, head, last = stored.network.eval(), stored.head, last_step(stored.head)
-    rows: dict[str, float] = {}
+    ways: dict[str, Timed] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {}
         integers = ["int8"] if network.spec.activation == "relu" else []
@@ -151,20 +161,20 @@ def main() -> None:
             )
             algorithm = getattr(library, meta["algorithm"])
             model = algorithm.load(options.sb3, device="cpu", custom_objects=known)
-            rows["teacher, stable-baselines3 predict"] = median_us(lambda: model.predict(obs[0], deterministic=True))
+            ways["teacher, stable-baselines3 predict"] = median_us(lambda: model.predict(obs[0], deterministic=True))
         teacher = load_teachers(config.tasks[0].teacher, env, config.combine)
         with torch.inference_mode():
-            rows["teacher, PyTorch"] = median_us(decision(teacher.policy, tensor))
-            rows["student, PyTorch"] = median_us(decision(Policy(network, head), tensor))
+            ways["teacher, PyTorch"] = median_us(decision(teacher.policy, tensor))
+            ways["student, PyTorch"] = median_us(decision(Policy(network, head), tensor))
             if not remembers:
                 program = torch.export.load(folders["torch"] / "policy.pt2").module()
-                rows["student, torch.export"] = median_us(lambda: program(tensor))
+                ways["student, torch.export"] = median_us(lambda: program(tensor))
                 traced = torch.jit.freeze(torch.jit.trace(network, tensor))
-                rows["student, TorchScript"] = median_us(lambda: head.greedy(traced(tensor)))
+                ways["student, TorchScript"] = median_us(lambda: head.greedy(traced(tensor)))
         if last.scalar and not remembers:  # of other actions, the last step is no one line of NumPy
             numbers = in_numpy(steps(network, "NumPy"))
             assert np.allclose(numbers(obs[0]), network(tensor)[0].detach().numpy(), rtol=1e-3, atol=1e-4)
-            rows["student, NumPy"] = median_us(lambda: int(numbers(obs[0]).argmax()))
+            ways["student, NumPy"] = median_us(lambda: int(numbers(obs[0]).argmax()))
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
@@ -176,12 +186,15 @@ def main() -> None:
             )
             kept = [one for one in session.get_inputs() if one.name != "obs"]
             state = {one.name: np.zeros((1, *one.shape[1:]), np.float32) for one in kept}
-            rows[name] = median_us(lambda session=session, given={"obs": obs, **state}: session.run(["action"], given))
+            ways[name] = median_us(lambda session=session, given={"obs": obs, **state}: session.run(["action"], given))
         calls = 20 if obs.ndim == 4 else 20_000
         for target in ("c", *integers):
             name = "student, C int8" if target == "int8" else "student, C"
-            rows[name] = c_us(folders[target], last, False, calls, remembers)
-            rows[f"{name}, -march=native"] = c_us(folders[target], last, True, calls, remembers)
+            for way, native in ((name, False), (f"{name}, -march=native", True)):
+                ways[way] = c_us(folders[target], last, native, calls, remembers, Path(scratch) / f"{target}-{native}")
+        with torch.inference_mode():
+            rounds = [[timed() for timed in ways.values()] for _ in range(ROUNDS)]
+    rows = dict(zip(ways, np.median(rounds, axis=0).tolist(), strict=True))
     for name, value in rows.items():
         print(f"{name:40} {value:10.3f} us")
     name = f"{as_file_name(env.id)}-{network.spec.describe().replace(':', '-').replace(',', '-')}"
