@@ -597,6 +597,9 @@ def test_of_episodes_that_repeat_themselves_more_are_no_others(tmp_path):
         assert words[words.index("--epsilon") + 1] == asked
     (_, words), *_ = next_steps(replace(few, verdict=replace(few.verdict, distinct=300)), folder)
     assert words[words.index("--epsilon") + 1] == "0.05"
+    wild = replace(few, protocol={"epsilon": 0.7})
+    (_, words), *_ = next_steps(wild, folder)
+    assert words[words.index("--epsilon") + 1] == "1"
 
 
 def test_the_best_of_a_study_is_asked_again_before_it_ships(tmp_path):

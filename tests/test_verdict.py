@@ -302,6 +302,38 @@ def test_an_episode_that_is_there_twice_never_makes_a_verdict(looks):
         assert RESULTS.index(ask(clusters=labels).result) <= RESULTS.index(ask().result)
 
 
+@pytest.mark.parametrize("span", [0.1, 0.3, 1.0, 3.7, 478.0, 1234.5])
+@pytest.mark.parametrize("size", [1, 3, 7, 10, 13])
+def test_clusters_of_one_size_have_the_ends_of_their_episodes_alone(span, size):
+    """Rounding the worst unit's mean to below itself moved an end by a step of the lattice, inwards."""
+    for difference in (0.0, -span / 7, -3 * span):
+        labels = np.arange(61).repeat(size)
+        found = difference_interval(np.full(61 * size, difference), rng(), span=span, clusters=labels)
+        alone = difference_interval(np.full(61, difference), rng(), span=span)
+        assert found == pytest.approx(alone, rel=1e-9, abs=1e-9 * span)
+
+
+@pytest.mark.parametrize("sizes", [(1, 2), (9, 10), (1, 3, 40), (7, 11)])
+@pytest.mark.parametrize("worst", [0.1, 0.7, 3.3, 107.3, 1234.567])
+def test_where_every_episode_is_the_worst_the_end_is_there(sizes, worst):
+    """Where the mean was rounded to above it, the end was looked for without end, or beyond the lattice."""
+    for count in (60, 101, 257):
+        labels = np.arange(count).repeat(np.resize(sizes, count))
+        low, high = difference_interval(np.full(len(labels), -worst), rng(), span=0.05, clusters=labels)
+        assert low == pytest.approx(-worst, rel=1e-6)
+        assert -worst < high < 0
+        best = difference_interval(np.full(len(labels), worst), rng(), span=0.05, clusters=labels)
+        assert best == pytest.approx((-high, -low), rel=1e-6)
+
+
+def test_an_interval_is_of_plain_numbers():
+    """An end of numpy's was none where what was measured of a file was read again."""
+    differences = np.append(np.zeros(80), [500.0, -500.0])
+    for labels in (None, np.append(np.arange(81), 0)):
+        ends = difference_interval(differences, rng(), span=100.0, clusters=labels)
+        assert [type(end) for end in ends] == [float, float]
+
+
 @pytest.mark.parametrize("scale", [1.0, 478.0, 41.0, 3.7, 0.1, 1e-4, 1e6])
 def test_an_end_that_equals_the_margin_is_undecided_in_any_unit(scale):
     """79 equal episodes reach exactly a twentieth; rounding had them pass in some units."""

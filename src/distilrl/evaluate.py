@@ -286,14 +286,16 @@ def _offset(watch: Watch, done: Collection[Episodes], total: int) -> Watch:
     return tell
 
 
-def same_starts(known: NDArray[np.float64], starts: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(E,) whether episodes begin as others did whose ``starts`` (E,) are known, but for another machine's rounding.
+def same_starts(known: NDArray[np.float64], starts: NDArray[np.float64], *, drawn: bool = False) -> NDArray[np.bool_]:
+    """(E,) whether episodes begin as others did whose ``starts`` (E,) are known, but for another machine's rounding, or
+    half a grey level where they are ``drawn``, which another driver does a little otherwise.
 
     Example::
 
         same_starts(play(policy, how, range(9)).starts, play(other, how, range(9)).starts).all()
     """
-    return np.isclose(known, starts, rtol=0.0, atol=1e-4 * np.abs(known).max(initial=0.0) + 1e-9, equal_nan=True)
+    near = 1e-4 * np.abs(known).max(initial=0.0) + (0.5 if drawn else 1e-9)
+    return np.isclose(known, starts, rtol=0.0, atol=near, equal_nan=True)
 
 
 def joined(parts: list[Episodes], most: int | None = None) -> Episodes:

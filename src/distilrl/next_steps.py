@@ -110,7 +110,7 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             home = out / f"seed-{best.seed}"
             if results.worst in HOLDS:
                 if (asked := _asked_anew(best, RunFolder(home))) is not None:
-                    yield "the best of them, which was chosen by these episodes, on others", asked
+                    yield f"the best of them, which was chosen by these episodes, on others{_of_units(best)}", asked
                 why, words = _export(home, _spec(best), trust_of(RunFolder(home)))
                 yield f"{why}, of the best of them", words
             elif results.worst == "fail":
@@ -159,7 +159,7 @@ def _asked_anew(results: Results, folder: RunFolder) -> Words | None:
     again: Words = ["evaluate", folder.path, *_env_words(ref), "--against", teacher, *_told_words(files[0])]
     epsilon = results.protocol.get("epsilon", 0.0)
     if _repeated(results):  # more of the same starts would be the same episodes
-        epsilon = max(0.01, 2.0 * epsilon)
+        epsilon = min(max(0.01, 2.0 * epsilon), 1.0)
     again += ["--epsilon", f"{epsilon:g}"] if epsilon else []
     again += ["--margin-abs", f"{results.verdict.margin:.6g}", "--episodes", str(_deciding(results)), "--fresh"]
     again += _unusual(folder.read_config(), "--accept-episodes")
@@ -178,8 +178,9 @@ def _deciding(results: Results) -> int:
 
 
 def _repeated(results: Results) -> bool:
-    """Whether most of a verdict's episodes were the same ones again."""
-    return results.verdict.cluster is None and results.verdict.distinct < results.student.episodes / 2
+    """Whether most of a verdict's episodes were the same ones again, and too few others for it to hold."""
+    few = results.verdict.cluster is None and results.verdict.distinct < results.student.episodes / 2
+    return few and not results.holds
 
 
 def _of_units(results: Results) -> str:

@@ -331,12 +331,13 @@ def _write(winner: Row, search: Search, judge: _Judge, started: float) -> None:
             judge.watch(event)
 
     results, episodes = results_of(search.teacher, trained, 0, job, how, search.card.judged, rest)
-    if known is not None and results.verdict != known:
-        first, again = (difference_in_words(one) for one in (known, results.verdict))
+    first, again = (difference_in_words(one) if one is not None else "" for one in (known, results.verdict))
+    if known is not None and (first, known.result) != (again, results.verdict.result):
         judge.watch(
             Noticed(
                 f"The winner's verdict was {first} in its turn and is {again} in its folder: {info.id} does not give "
-                "the same episodes for the same seeds, so ask again with distilrl evaluate --against --fresh."
+                "the same episodes for the same seeds, or the plan went on with another version or machine; ask again "
+                "with distilrl evaluate --against --fresh."
             )
         )
     folder.describe(job.to_json(), "winner")

@@ -300,7 +300,7 @@ def difference_interval(
     values = np.asarray(difference, dtype=np.float64)
     sums, sizes = cluster_sums(values, clusters)
     tail, size = NARROW * (1.0 - confidence) / 2.0, unseen_size(sizes, repeats=repeats)
-    worst, best = min(-span, values.min()), max(span, values.max())
+    worst, best = float(min(-span, values.min())), float(max(span, values.max()))
     drawn = np.append(sizes, size)
     low = _lower_end(np.append(sums, worst * size), drawn, worst, tail)
     high = -_lower_end(np.append(-sums, -best * size), drawn, -best, tail)
@@ -344,12 +344,13 @@ def _lower_end(sums: NDArray[np.float64], sizes: NDArray[np.float64], worst: flo
     lies below 0, and the x where that is as probable as ``tail`` is looked for by halving.
     """
     if (sizes == sizes[0]).all():
-        step, _, below = _sum_of_draws(sums / sizes[0], worst)
-        return float(worst + step * np.searchsorted(below, tail, side="right") / len(sums))
+        step, least, below = _sum_of_draws(sums / sizes[0], worst)
+        at = least + np.searchsorted(below, tail, side="right")
+        return float(worst + step * at / len(sums))
     high = float(sums.sum() / sizes.sum())
     off = sums - high * sizes
     wide = 4.0 * math.sqrt(off @ off) / float(sizes.sum())
-    while worst < (low := high - wide) and _below_zero(sums - low * sizes) > tail:
+    while worst < (low := high - wide) < high and _below_zero(sums - low * sizes) > tail:
         high = low
     low = max(low, worst)
     for _ in range(HALVINGS if low < high else 0):
@@ -361,7 +362,7 @@ def _lower_end(sums: NDArray[np.float64], sizes: NDArray[np.float64], worst: flo
 def _below_zero(units: NDArray[np.float64]) -> float:
     """The probability that the sum of K draws from units (K,), some of them below 0, is so."""
     _, least, below = _sum_of_draws(units, 0.0)
-    return float(below[-least - 1])
+    return float(below[min(-least, len(below)) - 1])
 
 
 def _sum_of_draws(units: NDArray[np.float64], at: float) -> tuple[float, int, NDArray[np.float64]]:

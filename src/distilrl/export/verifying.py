@@ -105,7 +105,8 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
             f"{card.path} holds {count} returns of a teacher, and {ref.label} has {len(games.returns)} starts: export "
             "the run again."
         )
-    if known is not None and len(known.starts) and (off := ~same_starts(known.starts, games.starts)).any():
+    drawn = card.dtype == "uint8"
+    if known is not None and len(known.starts) and (off := ~same_starts(known.starts, games.starts, drawn=drawn)).any():
         raise FileError(
             f"{off.sum()} of {count} episodes of {ref.label} begin otherwise than those whose returns {card.path} "
             "holds, so that it is not the environment of the verdict any more: install its version of then, or distil "
