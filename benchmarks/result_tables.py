@@ -279,7 +279,7 @@ def plan_order() -> str:
 
 
 def latency() -> str:
-    files = [json.loads(path.read_text()) for path in sorted((RESULTS / "latency").glob("*.json"))]
+    files = [json.loads(path.read_text()) for path in sorted((RESULTS / "latency").glob("*-v*.json"))]
     ways = dict.fromkeys(way for file in files for way in file["microseconds"])
     head = (
         "",

@@ -274,7 +274,7 @@ def test_every_table_has_results():
         assert "\nNot run.\n" not in page.read_text(encoding="utf-8"), page
 
 
-UNKNOWN = ("latency", "scaling")
+UNKNOWN = ("scaling",)
 """Of which it was not noted with what they were made; benchmarks/README.md says so."""
 
 
