@@ -17,7 +17,7 @@ from distilrl.comparison import Comparison, compare, in_words, played_once
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Game, Play
 from distilrl.errors import EnvError, NotFiniteError, SpecError, TeacherError
-from distilrl.evaluate import _shareable, latency_us, load_teachers, play, seeds_from
+from distilrl.evaluate import _shareable, latency_us, load_teachers, play, same_starts, seeds_from
 from distilrl.events import Noticed, Phase, Unplayed, silent
 from distilrl.heads import Categorical
 from distilrl.inspection import inspect_play
@@ -751,3 +751,10 @@ def test_the_picture_of_a_board_is_to_be_seen(dtype):
     assert grey.tolist() == [[0, 255], [255, 0]]
     dark = _picture(np.ones((1, 2, 2), np.uint8), ObsSpec((1, 2, 2), (1, 2, 2), "uint8", reach=(255.0,)))
     assert dark.max() == 1, "a frame of a film that is nearly black stays so"
+
+
+def test_an_image_may_be_drawn_a_little_otherwise_and_begin_alike():
+    """Half a grey level is another driver's; a whole one, or a hundredth of a measured number, another beginning."""
+    known = np.array([100.0, 50.0])
+    for off, drawn, alike in ((0.3, True, True), (1.0, True, False), (0.3, False, False), (1e-3, False, True)):
+        assert same_starts(known, known + [off, 0.0], drawn=drawn).tolist() == [alike, True]
