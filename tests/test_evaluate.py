@@ -754,7 +754,7 @@ def test_the_picture_of_a_board_is_to_be_seen(dtype):
 
 
 def test_an_image_may_be_drawn_a_little_otherwise_and_begin_alike():
-    """Half a grey level is another driver's; a whole one, or a hundredth of a measured number, another beginning."""
+    """Half a grey level is another driver's; a whole one, or 0.3 of a measured number, another beginning."""
     known = np.array([100.0, 50.0])
     for off, drawn, alike in ((0.3, True, True), (1.0, True, False), (0.3, False, False), (1e-3, False, True)):
         assert same_starts(known, known + np.array([off, 0.0]), drawn=drawn).tolist() == [alike, True]
