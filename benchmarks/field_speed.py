@@ -18,7 +18,7 @@ from typing import Any
 import fields
 import torch
 from boards import full_tree, write_with_golden
-from latency import c_us
+from latency import timer_in_c
 from lines import fill, machine
 
 from distilrl import Policy, describe_env, trust
@@ -50,10 +50,8 @@ def line(field: str, row: str, student: str) -> dict[str, Any]:  # noqa: ARG001 
         policy = written(Path(folder), found.student, info, student_head(info.action))
         calls = max(20, AT_A_STRETCH // max(found.student["macs"], 20))
         last = last_step(policy.head)
-        rounds = [
-            (c_us(Path(folder), last, False, calls, policy.remembers), latency_us(teacher.policy, info))
-            for _ in range(ROUNDS)
-        ]
+        in_c_us = timer_in_c(Path(folder), last, False, calls, policy.remembers, Path(folder) / "timer")
+        rounds = [(in_c_us(), latency_us(teacher.policy, info)) for _ in range(ROUNDS)]
     in_c, in_pytorch = map(min, zip(*rounds, strict=True))
     return {"student_c_us": in_c, "teacher_pytorch_us": round(in_pytorch, 1)}
 

@@ -64,11 +64,11 @@ int main(int argc, char **argv) {
 
 ROUNDS = 15
 """In which all ways take turns: what else the machine does then meets each of them alike."""
-Timed = Callable[[], float]
+Timer = Callable[[], float]
 
 
-def median_us(call: Callable[[], object], calls: int = 500) -> Timed:
-    """What times a call."""
+def timer_of(call: Callable[[], object], calls: int = 500) -> Timer:
+    """What times a call, in microseconds."""
 
     def timed() -> float:
         times = []
@@ -110,8 +110,8 @@ def in_numpy(layers: list[Step]) -> Callable[[np.ndarray], np.ndarray]:
     return numbers
 
 
-def c_us(folder: Path, last: Last, native: bool, calls: int, remembers: bool, program: Path) -> Timed:
-    """What times a C file, compiled as ``program``."""
+def timer_in_c(folder: Path, last: Last, native: bool, calls: int, remembers: bool, program: Path) -> Timer:
+    """What times a C file, in microseconds, compiled as ``program``."""
     state = "policy_state state; policy_reset(&state);" if remembers else ""
     given = ("&state, " if remembers else "") + "obs[i % rows]"
     call = f"own[0] = policy_act({given});" if last.scalar else f"policy_act({given}, own);"
@@ -138,7 +138,7 @@ def main() -> None:
     trust(*env.modules)
     stored = load_network(options.run / "student")
     network, head, last = stored.network.eval(), stored.head, last_step(stored.head)
-    ways: dict[str, Timed] = {}
+    ways: dict[str, Timer] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {}
         integers = ["int8"] if network.spec.activation == "relu" else []
@@ -161,20 +161,20 @@ def main() -> None:
             )
             algorithm = getattr(library, meta["algorithm"])
             model = algorithm.load(options.sb3, device="cpu", custom_objects=known)
-            ways["teacher, stable-baselines3 predict"] = median_us(lambda: model.predict(obs[0], deterministic=True))
+            ways["teacher, stable-baselines3 predict"] = timer_of(lambda: model.predict(obs[0], deterministic=True))
         teacher = load_teachers(config.tasks[0].teacher, env, config.combine)
         with torch.inference_mode():
-            ways["teacher, PyTorch"] = median_us(decision(teacher.policy, tensor))
-            ways["student, PyTorch"] = median_us(decision(Policy(network, head), tensor))
+            ways["teacher, PyTorch"] = timer_of(decision(teacher.policy, tensor))
+            ways["student, PyTorch"] = timer_of(decision(Policy(network, head), tensor))
             if not remembers:
                 program = torch.export.load(folders["torch"] / "policy.pt2").module()
-                ways["student, torch.export"] = median_us(lambda: program(tensor))
+                ways["student, torch.export"] = timer_of(lambda: program(tensor))
                 traced = torch.jit.freeze(torch.jit.trace(network, tensor))
-                ways["student, TorchScript"] = median_us(lambda: head.greedy(traced(tensor)))
+                ways["student, TorchScript"] = timer_of(lambda: head.greedy(traced(tensor)))
         if last.scalar and not remembers:  # of other actions, the last step is no one line of NumPy
             numbers = in_numpy(steps(network, "NumPy"))
             assert np.allclose(numbers(obs[0]), network(tensor)[0].detach().numpy(), rtol=1e-3, atol=1e-4)
-            ways["student, NumPy"] = median_us(lambda: int(numbers(obs[0]).argmax()))
+            ways["student, NumPy"] = timer_of(lambda: int(numbers(obs[0]).argmax()))
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
@@ -186,12 +186,14 @@ def main() -> None:
             )
             kept = [one for one in session.get_inputs() if one.name != "obs"]
             state = {one.name: np.zeros((1, *one.shape[1:]), np.float32) for one in kept}
-            ways[name] = median_us(lambda session=session, given={"obs": obs, **state}: session.run(["action"], given))
+            ways[name] = timer_of(lambda session=session, given={"obs": obs, **state}: session.run(["action"], given))
         calls = 20 if obs.ndim == 4 else 20_000
         for target in ("c", *integers):
             name = "student, C int8" if target == "int8" else "student, C"
             for way, native in ((name, False), (f"{name}, -march=native", True)):
-                ways[way] = c_us(folders[target], last, native, calls, remembers, Path(scratch) / f"{target}-{native}")
+                ways[way] = timer_in_c(
+                    folders[target], last, native, calls, remembers, Path(scratch) / f"{target}-{native}"
+                )
         with torch.inference_mode():
             rounds = [[timed() for timed in ways.values()] for _ in range(ROUNDS)]
     rows = dict(zip(ways, np.median(rounds, axis=0).tolist(), strict=True))

@@ -517,8 +517,8 @@ def test_what_ships_is_timed(tmp_path, student):
     shown = {"name": student, "params": 7, "spec": spec}
     policy = field_speed.written(tmp_path, shown, info, student_head(info.action))
     assert f"POLICY_OBS_SIZE {2 if spec else 4}" in (tmp_path / "policy.h").read_text()
-    timed = latency.c_us(tmp_path, last_step(policy.head), False, 10, policy.remembers, tmp_path / "timer")
-    assert timed() > 0
+    in_c = latency.timer_in_c(tmp_path, last_step(policy.head), False, 10, policy.remembers, tmp_path / "timer")
+    assert in_c() > 0
 
 
 def test_a_rule_plays_on_seeds_of_its_own_making():

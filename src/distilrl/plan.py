@@ -331,15 +331,16 @@ def _write(winner: Row, search: Search, judge: _Judge, started: float) -> None:
             judge.watch(event)
 
     results, episodes = results_of(search.teacher, trained, 0, job, how, search.card.judged, rest)
-    first, again = (difference_in_words(one) if one is not None else "" for one in (known, results.verdict))
-    if known is not None and (first, known.result) != (again, results.verdict.result):
-        judge.watch(
-            Noticed(
-                f"The winner's verdict was {first} in its turn and is {again} in its folder: {info.id} does not give "
-                "the same episodes for the same seeds, or the plan went on with another version or machine; ask again "
-                "with distilrl evaluate --against --fresh."
+    if known is not None:
+        (first, was), (again, result) = ((difference_in_words(one), one.result) for one in (known, results.verdict))
+        if (first, was) != (again, result):  # in words: another version may round otherwise
+            judge.watch(
+                Noticed(
+                    f"The winner's verdict was {first} in its turn and is {again} in its folder: {info.id} does not "
+                    "give the same episodes for the same seeds, or the plan went on with another version or machine; "
+                    "ask again with distilrl evaluate --against --fresh."
+                )
             )
-        )
     folder.describe(job.to_json(), "winner")
     sha256 = folder.save_student(trained.networks[0], trained.heads[0], info, job.train.recipe)
     write_metrics(folder.metrics, trained.history)
