@@ -29,6 +29,7 @@ from lines import RESULTS, machine
 from distilrl import NetworkSpec, Policy, Teacher, build, describe_env, load_teacher, make_config
 from distilrl.distributed import RayCollectors
 from distilrl.errors import ExtraError, WorkerError
+from distilrl.fanout import Place
 from distilrl.learner import Learner, Part, make_pupils
 from distilrl.schedules import Progress
 from distilrl.shards import Block, InProcess
@@ -176,7 +177,7 @@ def _with_ray(streamed: Any, a_round: Any, block: Block, policy: Policy) -> dict
     with RayCollectors(2, "local") as hosts:
         ray, handle = hosts.ray, hosts.actors[0].handle
         found = {
-            "call_ms": 1e3 * clock(lambda: ray.get(handle.about.remote()), 100),
+            "call_ms": 1e3 * clock(lambda: ray.get(handle.about.remote(Place.here())), 100),
             "block_ms": 1e3 * clock(lambda: ray.get(ray.put(block))),
             "weights_ms": 1e3 * clock(lambda: ray.get(ray.put(policy))),
         }

@@ -274,18 +274,10 @@ def test_every_table_has_results():
         assert "\nNot run.\n" not in page.read_text(encoding="utf-8"), page
 
 
-UNKNOWN = ("scaling",)
-"""Of which it was not noted with what they were made; benchmarks/README.md says so."""
-
-
 def test_what_made_results_is_beside_them():
     folders = [one for one in (ROOT / "benchmarks" / "results").iterdir() if one.is_dir()]
     assert folders
-    lacking = sorted(one.name for one in folders if not (one / "machine.json").is_file())
-    assert set(lacking) <= set(UNKNOWN)
-    said = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    for name in lacking:
-        assert f"`{name}`" in said.partition("## What is open")[2]
+    assert not [one.name for one in folders if not (one / "machine.json").is_file()]
 
 
 def test_tables_do_not_depend_on_the_working_folder(tmp_path, monkeypatch):
