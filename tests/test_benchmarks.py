@@ -513,6 +513,13 @@ def test_what_ships_is_timed(tmp_path, student):
     assert in_c() > 0
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler of C")
+def test_a_field_is_timed_beside_its_teacher(monkeypatch):
+    """The script called the timer as it had been before."""
+    monkeypatch.setattr(field_speed, "ROUNDS", 1)
+    assert all(us > 0 for us in field_speed.line("environment", "Sensor-v0", "").values())
+
+
 def test_a_rule_plays_on_seeds_of_its_own_making():
     lean = by_hand(lambda obs, rng: obs[2] > 0)
     found = lean(EnvRef("CartPole-v1"), [5, 6])

@@ -235,6 +235,13 @@ def test_more_studies_than_colours_are_drawn(tmp_path):
     assert (write_studies(compare(tmp_path), tmp_path / "out") / "compare.png").stat().st_size > 10_000
 
 
+def test_studies_may_be_named_in_chinese(tmp_path):
+    """A font that lacks the characters warned of each; what is warned of here fails."""
+    run(tmp_path / "蒸馏", 0.9)
+    run(tmp_path / "重放", 0.8)
+    assert (write_studies(compare(tmp_path), tmp_path / "out") / "compare.png").stat().st_size > 10_000
+
+
 def test_who_stops_a_comparison_may_begin_it_again(tmp_path, monkeypatch):
     """Three files of four were left, and the same command was refused."""
     run(tmp_path / "run", 0.9)

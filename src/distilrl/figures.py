@@ -8,10 +8,12 @@ import io
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -294,9 +296,16 @@ MOST_PAIRS = 12
 """Pairs of studies that are drawn; the table has all."""
 CYCLE = ("#1769aa", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#4a4a4a", "#00868b", "#a0522d")
 """Colours of studies, in their order; a ninth begins anew, dashed."""
+CHINESE = (
+    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei",
+    "SimHei", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback",
+)  # fmt: skip
+"""Fonts of systems; a page is shown in its reader's, the text of a PNG in one that is found here."""
+INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
+FONTS = ["DejaVu Sans", *(font for font in CHINESE if font in INSTALLED)]
 
 
-@mpl.rc_context(STYLE | {"savefig.transparent": False, "font.size": 10})
+@mpl.rc_context(STYLE | {"savefig.transparent": False, "font.size": 10, "font.family": FONTS})
 def studies(found: Studies) -> bytes:
     """Several studies as a PNG: interquartile means, performance profiles and probabilities of improvement, each with
     its 95 % interval.
@@ -330,7 +339,9 @@ def studies(found: Studies) -> bytes:
     _rows(better, [f"{_end(pair.one, 20)}\n> {_end(pair.other, 20)}" for pair in pairs])
     figure.suptitle(f"{' + '.join(found.envs)}: bars are 95 % intervals", fontsize=10)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    with warnings.catch_warnings():  # where no font has a name's characters, the table beside has the name
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     return buffer.getvalue()
 
 
