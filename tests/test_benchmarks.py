@@ -516,6 +516,7 @@ def test_what_ships_is_timed(tmp_path, student):
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler of C")
 def test_a_field_is_timed_beside_its_teacher(monkeypatch):
     """The script called the timer as it had been before."""
+    pytest.importorskip("lettuce_greenhouse_gym", reason="lettuce-greenhouse-gym is not installed")
     monkeypatch.setattr(field_speed, "ROUNDS", 1)
     assert all(us > 0 for us in field_speed.line("environment", "Sensor-v0", "").values())
 
