@@ -301,7 +301,7 @@ CHINESE = (
     "SimHei", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback",
 )  # fmt: skip
 """Fonts of systems; a page is shown in its reader's, the text of a PNG in one that is found here."""
-INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
+INSTALLED = font_manager.get_font_names()
 FONTS = ["DejaVu Sans", *(font for font in CHINESE if font in INSTALLED)]
 
 
