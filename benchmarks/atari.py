@@ -1,6 +1,6 @@
 """The methods that matter most on Pong and Breakout, at equal budgets of data and updates.
 
-    python benchmarks/atari.py FOLDER [ENV ...]     # FOLDER holds breakout-dqn-sb3.zip; Pong's teacher is zoo/pong-dqn
+    python benchmarks/atari.py [ENV ...]     # teachers are in zoo/
 
 `distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv), `cloning`
 (the teacher's choice alone), `dkd` and `qdagger`; with Pong's small student also the textbook with the default's
@@ -14,7 +14,6 @@ each. No early stop; the best three checks meet on other episodes; `return` is o
 import functools
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +61,7 @@ STUDENTS = {PONG: {SMALL: range(3), LARGE: range(1)}, BREAKOUT: {LARGE: range(3)
 """Students of each game, and the seeds of each."""
 MORE = [{"method": method, "student": SMALL, "seed": seed} for seed in range(3, 6) for method in (DEFAULT, "cloning")]
 """Further runs in Pong, of two methods that differ by their loss alone: three seeds could not tell which is ahead."""
+TEACHERS = {PONG: "zoo/pong-dqn", BREAKOUT: "zoo/breakout-dqn"}
 EPSILON = {PONG: 0.0, BREAKOUT: 0.01}
 BUDGETS = {
     PONG: {"env_steps": 48_000, "n_envs": 32, "updates": 4, "batch_size": 64, "capacity": 50_000, "check_every": 9_600},
@@ -100,14 +100,13 @@ def measure(student: Policy, teacher: Teacher, env_id: str) -> dict:
 
 
 @functools.cache
-def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
-    teacher = load_teacher("zoo/pong-dqn" if env_id == PONG else folder / "breakout-dqn-sb3.zip")
-    teacher = teacher.fitted(describe_env(env_id))
+def taught(env_id: str) -> tuple[Teacher, Acceptance]:
+    teacher = load_teacher(TEACHERS[env_id]).fitted(describe_env(env_id))
     return teacher, accept(teacher, Play(EnvRef(env_id), epsilon=EPSILON[env_id], threads=1), episodes=20)
 
 
-def line(folder: Path, env_id: str, method: str, student: str, seed: int) -> dict:
-    teacher, acceptance = taught(folder, env_id)
+def line(env_id: str, method: str, student: str, seed: int) -> dict:
+    teacher, acceptance = taught(env_id)
     if method == "teacher":
         about = {"params": teacher.params, "random": acceptance.random_return_mean, **BUDGETS[env_id]}
         return {**about, **measure(teacher.policy, teacher, env_id)}
@@ -125,7 +124,7 @@ def line(folder: Path, env_id: str, method: str, student: str, seed: int) -> dic
     }
 
 
-def main(folder: Path, env_ids: list[str], jobs: int) -> None:
+def main(env_ids: list[str], jobs: int) -> None:
     for env_id in env_ids:
         keys = [{"method": "teacher", "student": "", "seed": 0}]
         keys += [
@@ -135,9 +134,9 @@ def main(folder: Path, env_ids: list[str], jobs: int) -> None:
             for method in (*METHODS, *(PARTS if student == SMALL else ()))
         ]  # fmt: skip
         keys += MORE if env_id == PONG else []
-        fill(OUT / f"{env_id}.jsonl", functools.partial(line, folder, env_id), keys, jobs)
+        fill(OUT / f"{env_id}.jsonl", functools.partial(line, env_id), keys, jobs)
 
 
 if __name__ == "__main__":
     jobs = jobs_of(sys.argv)
-    main(Path(sys.argv[1]), sys.argv[2:] or [PONG, BREAKOUT], jobs)
+    main(sys.argv[1:] or [PONG, BREAKOUT], jobs)

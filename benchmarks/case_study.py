@@ -236,7 +236,7 @@ def measure(policy: Policy, teacher: Teacher, acceptance: Acceptance, env_id: st
 def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
     """The teacher, and what is known of it."""
     if env_id in atari.BUDGETS:
-        return atari.taught(folder, env_id)
+        return atari.taught(env_id)
     teacher = load_teacher(teacher_file(folder, TABLE[env_id].teacher)).fitted(describe_env(env_id))
     return teacher, accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
 

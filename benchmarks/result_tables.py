@@ -161,16 +161,18 @@ def optimisers() -> str:
 def _smallest(plans: Iterable[Row]) -> str:
     rows = []
     for plan in plans:
-        params = next((one["params"] for one in plan["frontier"] if one["student"] == plan["winner"]), None)
+        won = next((one for one in plan["frontier"] if one["student"] == plan["winner"]), None)
         rows.append(
-            (plan["env"].split(" ")[0], f"`{plan['winner']}`" if plan["winner"] else "none", str(len(plan["frontier"])),
-             f"{params:,}" if params else "-", f"{plan['teacher_params']:,}", f"{plan['labelled_states']:,}",
+            (plan["env"].split(" ")[0], f"`{won['student']}`" if won else "none",
+             won["verdict"].replace("_", " ") if won else "-", str(len(plan["frontier"])),
+             f"{won['params']:,}" if won else "-", f"{plan['teacher_params']:,}", f"{plan['labelled_states']:,}",
              f"{plan['wall_s']:,.1f}")
         )  # fmt: skip
     head = (
-        "environment", "smallest that passes", "sizes", "parameters", "teacher's", "labelled states", "seconds in all",
+        "environment", "smallest that keeps it", "verdict", "sizes", "parameters", "teacher's", "labelled states",
+        "seconds in all",
     )  # fmt: skip
-    return markdown(head, rows, text=2)
+    return markdown(head, rows, text=3)
 
 
 def smallest() -> str:

@@ -1,9 +1,9 @@
 """Several teachers in one student, and one teacher by way of assistants.
 
-    python benchmarks/several.py NAME FOLDER
+    python benchmarks/several.py NAME [FOLDER]
 
 tasks           CartPole + Acrobot; FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip
-a key of ATARI  Pong + Breakout; FOLDER holds breakout-dqn-sb3.zip
+a key of ATARI  Pong + Breakout; teachers are in zoo/
 assistants      0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
 pruned          small from the start, or pruned from a wider one; in LunarLander too
 driving         highway, merge and roundabout in one network; teachers are in zoo/
@@ -203,9 +203,9 @@ def pruned() -> list[dict]:
     ]  # fmt: skip
 
 
-def atari_line(folder: Path, name: str) -> dict:
+def atari_line(name: str) -> dict:
     """Pong and Breakout in one network no larger than one teacher."""
-    files = {"PongNoFrameskip-v4": "zoo/pong-dqn", "BreakoutNoFrameskip-v4": str(folder / "breakout-dqn-sb3.zip")}
+    files = {"PongNoFrameskip-v4": "zoo/pong-dqn", "BreakoutNoFrameskip-v4": "zoo/breakout-dqn"}
     games = tuple(TaskFile(EnvRef(env_id), (TeacherFile(path),)) for env_id, path in files.items())
     config = make_config(
         "distil",
@@ -382,11 +382,11 @@ def main(name: str, folder: Path, jobs: int) -> None:
         fill(out, functools.partial(line, folder), keys(), jobs)
         return
     torch.set_num_threads(1)
-    row = atari_line(folder, name)
+    row = atari_line(name)
     out.write_text(json.dumps(row) + "\n")
     print(row, flush=True)
 
 
 if __name__ == "__main__":
     jobs = jobs_of(sys.argv)
-    main(sys.argv[1], Path(sys.argv[2]), jobs)
+    main(sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else "teachers"), jobs)
