@@ -51,6 +51,7 @@ def line(home: Path, run: int) -> dict[str, Any]:
         "env_steps": results["env_steps"],
         "return_mean": results["student"]["return_mean"],
         "verdict": results["verdict"]["result"],
+        "disturbed": {way: sides["verdict"]["result"] for way, sides in results["disturbed"].items()},
         "cores": os.cpu_count(),
         "date": results["provenance"]["date"],
     }

@@ -17,6 +17,7 @@ from distilrl import EnvRef, Play, describe_env, load_teacher
 from distilrl.acceptance import accept
 from distilrl.comparison import Comparison, compare
 from distilrl.files import write_json
+from distilrl.provenance import processor
 
 PONG = Comparison(100, 100, 100)
 BREAKOUT = Comparison(1000, 1000, 0)
@@ -50,7 +51,7 @@ def judge(names: list[str]) -> None:
         told = {side: part.to_json() for side, part in parts.items()}
         told |= {"agreement": found.agreement.student_states, "verdict": vars(found.verdict)}
         told["disturbed"] = {way: sides.to_json() for way, sides in found.disturbed.items()}
-        write_json(RESULTS / name / "verdict.json", told)
+        write_json(RESULTS / name / "verdict.json", told | {"cpu": processor()})
         print(
             name,
             found.verdict.result,
