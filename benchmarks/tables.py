@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import mean, median
 
 import case_study
+import coverage
 import field_plans
 import fields
 import memory
@@ -418,6 +419,7 @@ def block(name: str) -> str:
         "disturbed": disturbed,
         "vectors": vectors,
         "verdict-error": verdict_error.table,
+        "coverage": coverage.table,
         "selection": selection.table,
         "memory": memory.markdown,
         "memory-zh": lambda: memory.markdown(chinese=True),

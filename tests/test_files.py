@@ -85,6 +85,29 @@ def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path, monkeypatch,
     assert (tmp_path / "report.html").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("held", [2, 4])
+def test_a_file_that_is_held_for_moments_is_replaced_once_it_is_not(tmp_path, monkeypatch, held):
+    """As on Windows a virus scanner holds what has just been written."""
+    path, replace, calls = tmp_path / "a.json", os.replace, []
+
+    def busy(source, target):
+        calls.append(target)
+        if len(calls) <= held:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(source, target)
+
+    path.write_text("old")
+    monkeypatch.setattr(files, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(os, "replace", busy)
+    if held > 3:
+        with pytest.raises(FileError, match="Access is denied"):
+            write_bytes(path, b"new")
+    else:
+        write_bytes(path, b"new")
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+    assert path.read_text() == ("old" if held > 3 else "new")
+
+
 def test_a_name_that_is_taken_is_not_written_through(tmp_path, thesis, monkeypatch):
     monkeypatch.setattr(files.secrets, "token_hex", lambda _bytes: "foreseen")
     (tmp_path / ".foreseen.tmp").symlink_to(thesis)

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from distilrl.text import first_line
 
 TEMPORARY = f".{'[0-9a-f]' * 16}.tmp"
 """Names, as `Path.glob` takes them, of files that are being written; one of a write that was killed stays."""
+WAITS = (0.05, 0.1, 0.2, 0.4, 0.8) if os.name == "nt" else ()
+"""Seconds between attempts to replace a file: on Windows a reader, often a virus scanner, holds it for moments."""
 
 
 def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
@@ -41,7 +44,7 @@ def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
             )
         temporary = _write_beside(path, data)
         try:
-            _claim(temporary, path) if new else os.replace(temporary, path)
+            _claim(temporary, path) if new else _replace(temporary, path)
         except BaseException as error:
             temporary.unlink(missing_ok=True)
             taken = new and isinstance(error, FileExistsError)
@@ -71,6 +74,17 @@ def _write_beside(path: Path, data: bytes) -> Path:
         temporary.unlink()  # once it is closed: where it may not be unlinked before, that would hide what went wrong
         raise
     return temporary
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Puts a file in another's place, once nobody holds that one."""
+    for seconds in WAITS:
+        try:
+            os.replace(temporary, path)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    os.replace(temporary, path)
 
 
 def _claim(temporary: Path, path: Path) -> None:

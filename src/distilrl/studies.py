@@ -44,7 +44,9 @@ class StudyRow(Record):
     iqm: float
     """Interquartile mean of their scores, 0 random play and 1 the teacher."""
     iqm_ci95: Interval | None
-    """95 % interval of it over training seeds, by stratified bootstrap; None where an environment has a single run."""
+    """95 % interval of it over training seeds, by stratified bootstrap, as wide as few runs ask; None where an
+    environment has a single run.
+    """
     mean: float
     """Mean of their scores."""
     lowest: float
@@ -72,7 +74,7 @@ class StudyPair(Record):
     improvement: float
     """Probability that a run of the first scores above a run of the second; equal scores count half."""
     improvement_ci95: Interval | None
-    """95 % interval of it, by stratified bootstrap; None where an environment has a single run of either."""
+    """95 % interval of it, as wide as few runs ask; None where an environment has a single run of either."""
     difference: float
     """Mean score of the first less that of the second, on the episodes that all their runs played."""
     difference_ci95: Interval | None
