@@ -10,14 +10,14 @@ first two by the stratified percentile bootstrap alone, as comparisons of few ru
 
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from lines import RESULTS, fill, jobs_of, made
 from numpy.typing import NDArray
 from result_tables import markdown
 
-from distilrl.stats import aggregate_iqm, crossed_difference, improvement, iqm
+from distilrl.stats import aggregate_iqm, crossed_difference, improvement, iqm, iqms, redrawn, share_above
 
 OUT = RESULTS / "coverage" / "rows.jsonl"
 PAIRS, EPISODES, RESAMPLES = 1_000, 50, 1_000
@@ -55,19 +55,11 @@ def truths(scores: str, behind: str) -> tuple[float, float, float]:
     return iqm(np.concatenate(one)), float(np.mean(above)), float(np.mean(one) - np.mean(other))
 
 
-def resampled(source: Source, tasks: Sequence[Array]) -> list[Array]:
-    """Runs drawn with replacement within their environment."""
-    return [runs[source.integers(0, len(runs), (RESAMPLES, len(runs)))] for runs in tasks]
-
-
-def plain(source: Source, one: Sequence[Array], other: Sequence[Array]) -> list[Array]:
+def plain(source: Source, *studies: list[Array]) -> list[Array]:
     """Ends of the percentile bootstrap, of the interquartile mean and of the probability of improvement."""
-    ours, theirs = resampled(source, one), resampled(source, other)
-    ordered = np.sort(np.concatenate(ours, axis=1), axis=1)
-    cut = ordered.shape[1] // 4
-    middles = ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
-    above = [(a[:, :, None] > b[:, None, :]).mean(axis=(1, 2)) for a, b in zip(ours, theirs, strict=True)]
-    return [np.quantile(values, [0.025, 0.975]) for values in (middles, np.mean(above, axis=0))]
+    ours, theirs = (redrawn(study, source, RESAMPLES) for study in studies)
+    above = [share_above(a, b) for a, b in zip(ours, theirs, strict=True)]
+    return [np.quantile(values, [0.025, 0.975]) for values in (iqms(np.concatenate(ours, 1)), np.mean(above, axis=0))]
 
 
 def line(scores: str, behind: str, runs: int) -> dict[str, float]:

@@ -96,7 +96,7 @@ def _claim(temporary: Path, path: Path) -> None:
         raise
     except OSError:  # a file system without links: there, a crash at this moment leaves an empty file
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        os.replace(temporary, path)
+        _replace(temporary, path)
 
 
 def write_text(path: Path, text: str, *, new: bool = False) -> None:

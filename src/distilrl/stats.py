@@ -19,9 +19,14 @@ FEW = 30
 
 def iqm(returns: ArrayLike) -> float:
     """Interquartile mean: the mean of the middle half, a quarter cut from either end (Agarwal et al. 2021)."""
-    ordered = np.sort(np.asarray(returns, dtype=np.float64))
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+    return float(iqms(np.asarray(returns, dtype=np.float64)))
+
+
+def iqms(returns: Array) -> Array:
+    """The same of each row, (…, S) to (…,)."""
+    ordered, cut = np.sort(returns, axis=-1), returns.shape[-1] // 4
+    means: Array = ordered[..., cut : returns.shape[-1] - cut].mean(axis=-1)
+    return means
 
 
 def mean(returns: ArrayLike) -> float:
@@ -186,18 +191,20 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     return float(data.mean() - half), float(data.mean() + half)
 
 
+def stretch_of_few(least: int, freedom: int) -> float:
+    """What a percentile bootstrap of so few units lacks in width to Student's t.
+
+    Args:
+        least: units of which it draws, at least two.
+        freedom: degrees of freedom of the t distribution.
+    """
+    return float(np.sqrt(least / (least - 1)) * t_quantile(freedom) / 1.96)
+
+
 # -- several studies side by side (Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice")
 
 
-def _iqms(tables: Sequence[Array]) -> Array:
-    """Interquartile means (R,) over all columns of tables (R, S) of several tasks."""
-    ordered = np.sort(np.concatenate(tables, axis=1), axis=1)
-    cut = ordered.shape[1] // 4
-    means: Array = ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
-    return means
-
-
-def _redrawn(tasks: Sequence[Array], rng: np.random.Generator, resamples: int) -> list[Array]:
+def redrawn(tasks: Sequence[Array], rng: np.random.Generator, resamples: int) -> list[Array]:
     """Tables (resamples, S) of each task's runs (S,), drawn with replacement within their task (stratified)."""
     return [task[rng.integers(0, len(task), size=(resamples, len(task)))] for task in tasks]
 
@@ -212,9 +219,13 @@ def _ends(values: Array, *studies: Sequence[Array]) -> Interval | None:
     return float(low), float(high)
 
 
-def _stretch(least: int, freedom: int) -> float:
-    """What a percentile bootstrap of few units lacks in width to Student's t."""
-    return float(np.sqrt(least / (least - 1)) * t_quantile(freedom) / 1.96)
+def share_above(one: Array, other: Array) -> Array:
+    """Of tables (R, S) and (R, S'), for each row the share of pairs whose first is above its second, (R,); equal ones
+    count half.
+    """
+    difference = one[:, :, None] - other[:, None, :]
+    share: Array = ((difference > 0) + 0.5 * (difference == 0)).mean(axis=(1, 2))
+    return share
 
 
 def aggregate_iqm(
@@ -229,11 +240,14 @@ def aggregate_iqm(
         resamples: number of resamples.
     """
     scores = [np.asarray(task, dtype=np.float64) for task in tasks]
-    middle, ends = iqm(np.concatenate(scores)), _ends(_iqms(_redrawn(scores, rng, resamples)), scores)
+    middle, ends = (
+        iqm(np.concatenate(scores)),
+        _ends(iqms(np.concatenate(redrawn(scores, rng, resamples), axis=1)), scores),
+    )
     if ends is None:
         return middle, None
     runs = [len(task) for task in scores]
-    stretch = _stretch(min(runs), sum(runs) - len(runs))
+    stretch = stretch_of_few(min(runs), sum(runs) - len(runs))
     return middle, (middle + stretch * (ends[0] - middle), middle + stretch * (ends[1] - middle))
 
 
@@ -245,7 +259,7 @@ def performance_profile(
     """
     scores, values = [np.asarray(task, dtype=np.float64) for task in tasks], np.asarray(at, dtype=np.float64)
     share = np.mean([(task[:, None] > values).mean(axis=0) for task in scores], axis=0)
-    drawn = np.mean([(table[:, :, None] > values).mean(axis=1) for table in _redrawn(scores, rng, resamples)], axis=0)
+    drawn = np.mean([(table[:, :, None] > values).mean(axis=1) for table in redrawn(scores, rng, resamples)], axis=0)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     return share, low, high
 
@@ -269,15 +283,9 @@ def improvement(
         resamples: number of resamples.
     """
     ours, theirs = ([np.asarray(task, dtype=np.float64) for task in study] for study in (one, other))
-
-    def above(a: Array, b: Array) -> Array:
-        difference = a[:, :, None] - b[:, None, :]
-        share: Array = ((difference > 0) + 0.5 * (difference == 0)).mean(axis=(1, 2))
-        return share
-
-    pairs = zip(_redrawn(ours, rng, resamples), _redrawn(theirs, rng, resamples), strict=True)
-    drawn = _ends(np.mean([above(a, b) for a, b in pairs], axis=0), ours, theirs)
-    seen = float(np.mean([above(a[None], b[None])[0] for a, b in zip(ours, theirs, strict=True)]))
+    pairs = zip(redrawn(ours, rng, resamples), redrawn(theirs, rng, resamples), strict=True)
+    drawn = _ends(np.mean([share_above(a, b) for a, b in pairs], axis=0), ours, theirs)
+    seen = float(np.mean([share_above(a[None], b[None])[0] for a, b in zip(ours, theirs, strict=True)]))
     if drawn is None:
         return seen, None
     low, high = _score_interval(seen, [(len(a), len(b)) for a, b in zip(ours, theirs, strict=True)])
@@ -336,7 +344,7 @@ def crossed_difference(
         means = []
         for table in (ours, theirs):
             runs = len(table)
-            stretch = _stretch(runs, runs - 1) if runs > 1 else 1.0
+            stretch = stretch_of_few(runs, runs - 1) if runs > 1 else 1.0
             off = table.mean(axis=1, keepdims=True) - table.mean()
             picked = resample_shares(runs, rng, resamples)
             means.append(((picked @ (table + (stretch - 1.0) * off)) * weights).sum(axis=1))

@@ -25,8 +25,8 @@ from distilrl.stats import (
     effective,
     mean_interval,
     resample_shares,
+    stretch_of_few,
     t_interval,
-    t_quantile,
 )
 
 Result = Literal["pass", "within_margin", "inconclusive", "fail"]
@@ -453,8 +453,7 @@ def _crossed(
 ) -> Interval:
     """95 % interval of the mean of a table (S, E) whose rows have these means (S,), both ways resampled."""
     seeds, episodes = differences.shape
-    stretch = np.sqrt(seeds / (seeds - 1)) * t_quantile(seeds - 1) / 1.96
-    stretched = differences + ((stretch - 1.0) * (off - off.mean()))[:, None]
+    stretched = differences + ((stretch_of_few(seeds, seeds - 1) - 1.0) * (off - off.mean()))[:, None]
     labels = np.arange(episodes) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     sums, sizes = np.stack([np.bincount(labels, row) for row in stretched]), np.bincount(labels)
     size = unseen_size(sizes.astype(np.float64), repeats=repeats)
