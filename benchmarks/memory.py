@@ -8,7 +8,7 @@ FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zi
 robots (examples/unitree/README.md); the other teachers are those of zoo/. Of each task the teacher and a student that
 see everything, then students from which the velocities, or the physics, are hidden: without memory, with a history,
 with a cell; in one task they see the rest through noise, and in Pong each frame is black to them with probability a
-half. `returns` are of 100 greedy episodes, 300 of each kind of CartPole and of quadrotors, and where each member has a
+half. `returns` are of 100 greedy episodes, 300 of each kind of CartPole, of the lander and of quadrotors, and where each member has a
 teacher of its own four of each of the verdict's members, on the verdict's seeds, the same for all; of a family those of
 members that training never drew, by which its verdicts are.
 
@@ -125,6 +125,7 @@ TASKS = {
     "lunarlander": Task(
         "LunarLander-v3", "zoo/lunarlander-dqn", 150_000, ("mlp:16,16",), "obs[2:4] obs[5]",
         ("mlp:16,16", "mlp:16@history=2", "mlp:16,16@history=3", "mlp:16+gru:6", "mlp:16+gru:6@history=2"),
+        episodes=300,
     ),
     "halfcheetah": Task(
         "HalfCheetah-v5", "tqc-HalfCheetah-v3.zip", 100_000, ("mlp:32,32",), "obs[8:17]",
