@@ -8,9 +8,9 @@ FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zi
 robots (examples/unitree/README.md); the other teachers are those of zoo/. Of each task the teacher and a student that
 see everything, then students from which the velocities, or the physics, are hidden: without memory, with a history,
 with a cell; in one task they see the rest through noise, and in Pong each frame is black to them with probability a
-half. `returns` are of 100 greedy episodes, 300 of each kind of CartPole, of the lander and of quadrotors, and where each member has a
-teacher of its own four of each of the verdict's members, on the verdict's seeds, the same for all; of a family those of
-members that training never drew, by which its verdicts are.
+half. `returns` are of 100 greedy episodes, 300 of each kind of CartPole, of the lander and of quadrotors, and where
+each member has a teacher of its own four of each of the verdict's members, on the verdict's seeds, the same for all; of
+a family those of members that training never drew, by which its verdicts are.
 
 A family has rivals more. `dqn` learns from reward, without a teacher and without seeing the physics, for as many steps
 as the students; `reptile` is a start (distilrl.reptile) that is distilled on for a while in each of the verdict's

@@ -12,17 +12,21 @@ import pytest
 import torch
 from commands import CHOICE, VERDICTS, distill
 from conftest import SIGN, draw_nothing, real_teacher, sign_network
+from test_foreign import write_onnx
 from tiny_envs import LINEAR, SLOPE
 
 from distilrl.checkpoints import save_network
 from distilrl.cli import main
+from distilrl.episodes import Play
+from distilrl.evaluate import load_teachers, play
 from distilrl.files import read_json, read_json_as
 from distilrl.heads import Point
 from distilrl.networks import Network, build
 from distilrl.next_steps import next_steps
-from distilrl.spaces import Bounds
+from distilrl.spaces import Bounds, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.summaries import PlanResults
+from distilrl.teachers import TeacherFile
 
 DRAWN = (
     "test_from_teacher_to_report",
@@ -98,6 +102,23 @@ def test_what_is_told_of_a_file_is_told_of_the_one_that_is_foreign(teacher, tmp_
     for pair in ([teacher, str(tmp_path / "sign.pt")], [str(tmp_path / "sign.pt"), teacher]):
         assert main([*base, pair[0], "--against", pair[1], "--activation", "relu", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["against"]["return_mean"] == 10.0
+
+
+def test_each_of_two_foreign_files_is_told_what_it_needs(tmp_path, capsys):
+    """One was told everything and the other nothing, so that a pair of different formats was refused either way."""
+    pytest.importorskip("onnxruntime")
+    torch.save(sign_network().state_dict(), tmp_path / "sign.pt")
+    files = [str(tmp_path / "sign.pt"), write_onnx(tmp_path / "sign.onnx", sign_network(), torch.zeros(1, 2))]
+    base = ["evaluate", "--env", SIGN, "--episodes", "200", "--threads", "1"]
+    for one, other in (files, files[::-1]):
+        assert main([*base, one, "--against", other, "--activation", "relu", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["policy"]["return_mean"] == found["against"]["return_mean"] == 10.0
+    both = load_teachers([TeacherFile(path, activation="relu") for path in files], EnvRef(SIGN))
+    assert play(both.policy, Play(EnvRef(SIGN)), [1, 2]).returns.tolist() == [10.0, 10.0]
+    shutil.copyfile(files[1], tmp_path / "other.onnx")
+    assert main([*base, files[1], "--against", str(tmp_path / "other.onnx"), "--activation", "relu"]) == 2
+    assert "which does not need it: leave it out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_fresh_episodes_are_others(teacher, capsys):

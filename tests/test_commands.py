@@ -110,14 +110,24 @@ def test_help_of_distill_begins_with_the_everyday_and_ends_with_the_rare(capsys,
     assert re.findall(r"([a-z-]+) options", rest)[-2:] == ["trust", "teacher-file"]
 
 
-def test_a_reader_who_has_read_enough_ends_it_silently():
+@pytest.mark.parametrize("words", [("--help",), ("zoo",), ("fields",)])
+def test_a_reader_who_has_read_enough_ends_it_silently(words):
+    """A list that rich writes ended with 1, which is a verdict's."""
     both = os.pipe()
     os.close(both[0])
-    program = [sys.executable, "-m", "distilrl", "--help"]
+    program = [sys.executable, "-m", "distilrl", *words]
     done = subprocess.run(program, stdout=both[1], stderr=subprocess.PIPE, text=True, check=False)
     os.close(both[1])
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+def test_nobody_who_reads_errors_is_no_verdict():
+    both = os.pipe()
+    os.close(both[0])
+    done = subprocess.run([sys.executable, "-m", "distilrl", "inspect", "missing.zip"], stderr=both[1], check=False)
+    os.close(both[1])
+    assert done.returncode == 141
 
 
 def ended(words, shell):
@@ -390,36 +400,30 @@ def test_what_is_told_of_a_file_is_told_of_the_one_beside_a_folder(plan, tmp_pat
         build(NetworkSpec((4,), 2), torch.Generator()),
         head_for(Choices((2,)), "q"),
     )
-    seen = []
     words = ["evaluate", str(home), "--env", "CartPole-v1", "--against", "t.zip", "--normalizer", "n.pkl"]
-    monkeypatch.setattr("distilrl.cli.using.load_teacher", lambda file: seen.append(file))
+    assert files_of(words, monkeypatch) == {
+        str(home): TeacherFile(str(home)),
+        "t.zip": TeacherFile("t.zip", normalizer="n.pkl"),
+    }
+
+
+def files_of(words, monkeypatch):
+    """What a command is told of each file, by its path."""
+    seen = {}
+    monkeypatch.setattr("distilrl.cli.using.load_together", lambda files: [seen.setdefault(f.path, f) for f in files])
     monkeypatch.setattr("distilrl.cli.using.unused", lambda teacher: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        parse("evaluate", words[1:]).run()
-    assert [file if isinstance(file, str) else (file.path, file.normalizer) for file in seen] == [
-        str(home), ("t.zip", "n.pkl"),
-    ]  # fmt: skip
+        parse(words[0], words[1:]).run()
+    return seen
 
 
 def test_what_is_told_of_a_family_is_told_of_its_folder(tmp_path, monkeypatch):
     """Beside a file of another library it was told of that, which is no folder."""
     (tmp_path / "family").mkdir()
-    seen = []
-    words = [
-        "evaluate",
-        "p.onnx",
-        "--env",
-        "CartPole-v1",
-        "--against",
-        str(tmp_path / "family"),
-        "--teacher-member",
-        "m",
-    ]
-    monkeypatch.setattr("distilrl.cli.using.load_teacher", lambda file: seen.append(file))
-    monkeypatch.setattr("distilrl.cli.using.unused", lambda teacher: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        parse("evaluate", words[1:]).run()
-    assert seen == ["p.onnx", TeacherFile(str(tmp_path / "family"), member="m")]
+    family = str(tmp_path / "family")
+    words = ["evaluate", "p.onnx", "--env", "CartPole-v1", "--against", family, "--teacher-member", "m"]
+    told = {"p.onnx": TeacherFile("p.onnx"), family: TeacherFile(family, member="m")}
+    assert files_of(words, monkeypatch) == told
 
 
 @pytest.mark.parametrize("sensor", [{"noise": [0.1, 0.2]}, {"delay": 1}, {"dropout": 0.1}, {"flicker": 0.5}])
@@ -564,6 +568,10 @@ def test_commands_are_typed_as_the_shell_of_the_system_takes_them():
     words = ["distilrl", "watch", "runs\\my run"]
     assert typed(words, windows=True) == 'distilrl watch "runs\\my run"'
     assert typed(words, windows=False) == "distilrl watch 'runs\\my run'"
+
+
+def test_a_folder_whose_name_begins_with_a_dash_is_no_option():
+    assert typed(["watch", Path("-run"), "--trust", "a"]) == f"watch .{os.sep}-run --trust a"
 
 
 def test_an_unclear_measure_asks_for_as_many_episodes_as_can_decide_it(tmp_path):

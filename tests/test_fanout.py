@@ -248,6 +248,16 @@ def test_verdicts_ahead_of_their_turn_are_forgotten(fanout_home, tmp_path, monke
     assert [row.verdict for row in found.frontier] == [None, None, "fail"]
 
 
+def gone(*, watch):
+    raise BrokenPipeError
+
+
+def test_where_nobody_reads_any_more_no_other_call_begins(tmp_path):
+    calls = [Call(name, ()) for name in "ab"]
+    with fan_out(gone, calls, tmp_path, executor=None, watch=silent) as ended, pytest.raises(BrokenPipeError):
+        list(ended)
+
+
 # -- what dies
 
 

@@ -372,7 +372,7 @@ def test_scaled_hits_the_size_asked_for():
 
 def test_feature_terms_need_a_teacher_that_can_be_tapped():
     rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), 2)
-    with pytest.raises(SpecError, match="can be tapped"):
+    with pytest.raises(SpecError, match="can be tapped: give a teacher of PyTorch's modules, or take a recipe without"):
         train_briefly("hints", rule)
     with pytest.raises(SpecError, match="plain layers"):
         train_briefly("reused_head", rule)

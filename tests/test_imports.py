@@ -22,6 +22,7 @@ ROWS = [
         "modules",
         "origins",
         "stats",
+        "terminal",
         "text",
         "threads",
         "unrolled",

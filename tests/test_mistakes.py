@@ -211,6 +211,7 @@ def errors(tmp_path, teacher):
         "verify around nothing": (["verify", teacher, "--wrapper", "a:B"], "--wrapper is about an environment"),
         "module elsewhere": (but(env="my_own_robots:Mine-v0"), "name its folder in PYTHONPATH"),
         "recipe": ([*base, "--recipe", "magic"], "Unknown recipe 'magic'"),
+        "recipe without a teacher": ([*base, "--recipe", "dqn"], "--recipe dqn learns from reward alone"),
         "recipe of nothing": ([*base, "--recipe", "json:magic"], "'json:magic' cannot be imported"),
         "recipe of another kind": (
             [*base, "--recipe", "builtins:id"],
@@ -236,8 +237,9 @@ KINDS = (
     "measure against", "margin of a measure alone", "seed", "two margins", "margin", "kwargs",
     "kwargs of a list", "kwargs unknown",
     "wrapper", "wrapper of nothing", "a student and a setting", "steps and a setting", "setting",
-    "setting alone", "setting of text", "setting out of range", "reward", "recipe", "recipe of nothing",
-    "recipe of another kind", "task", "task and env", "huge student", "narrower before pruning",
+    "setting alone", "setting of text", "setting out of range", "reward", "recipe",
+    "recipe without a teacher", "recipe of nothing", "recipe of another kind", "task", "task and env",
+    "huge student", "narrower before pruning",
     "teacher of several choices", "inspect around nothing", "verify around nothing", "module elsewhere",
 )  # fmt: skip
 

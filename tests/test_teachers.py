@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -195,6 +196,37 @@ def test_damaged_files_get_one_sentence(tmp_path, kind):
     assert "\n" not in message
     assert message.endswith(".")
     assert kind != "cut off" or "may be truncated" in message
+    assert kind != "empty" or "is empty" in message
+
+
+@pytest.mark.parametrize("name", ["policy.pt", "policy.pth", "policy.cleanrl_model", "policy.pkl"])
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x80\x04]."])
+def test_a_bare_pickle_is_what_begins_as_one(tmp_path, name, data):
+    """Nothing at all and a picture were called one where the name was of PyTorch."""
+    (tmp_path / name).write_bytes(data)
+    pickled = data.startswith(b"\x80") or (data and name.endswith(".pkl"))
+    with pytest.raises(FileError, match="bare pickle" if pickled else "is of no known format" if data else "is empty"):
+        load_teacher(tmp_path / name)
+
+
+def test_a_program_of_torch_export_is_named(tmp_path):
+    path = tmp_path / "policy.pt2"
+    torch.export.save(torch.export.export(mlp(), (torch.zeros(1, 2),)), path)
+    with pytest.raises(FileError, match=r"is a program of torch\.export, which is not read: export the policy to ONNX"):
+        load_teacher(path)
+    shutil.copyfile(path, tmp_path / "policy.pt")
+    with pytest.raises(FileError, match=r"is a program of torch\.export"):
+        load_teacher(tmp_path / "policy.pt")
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_an_export_is_named(tmp_path, graph):
+    (tmp_path / "export.json").write_text("{}")
+    if graph:
+        (tmp_path / "policy.onnx").touch()
+    with pytest.raises(FileError, match=r"is an export: distilrl verify \S+ replays and plays it") as refused:
+        load_teacher(tmp_path)
+    assert ("policy.onnx is a policy like any other" in str(refused.value)) is graph
 
 
 def test_our_format_gives_back_what_was_saved(tmp_path, random_network):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import markup
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
@@ -33,10 +32,11 @@ from distilrl.events import (
 )
 from distilrl.played import Returns, TeacherCard, mean_in_words
 from distilrl.results import Link
+from distilrl.terminal import Terminal
 from distilrl.text import abridged, shortened
 from distilrl.verdict import difference_in_words, in_words
 
-console = Console(stderr=True, highlight=False, emoji=False)
+console = Terminal(stderr=True, highlight=False, emoji=False)
 COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
 """Of verdicts."""
 STAGES = ("teacher's check", "training", "reward")

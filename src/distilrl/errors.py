@@ -41,6 +41,15 @@ class SpecError(DistilError):
     """A student spec or a configuration value is wrong."""
 
 
+class UnaskedError(SpecError):
+    """An answer about a file that the file does not need."""
+
+    def __init__(self, sentence: str, answer: str) -> None:
+        super().__init__(sentence)
+        self.answer = answer
+        """Its name, a field of `distilrl.TeacherFile`."""
+
+
 class BoundsError(SpecError):
     """Bounds of real actions do not allow what is asked."""
 

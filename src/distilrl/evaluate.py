@@ -26,7 +26,7 @@ from distilrl.networks import Network, count_bytes
 from distilrl.policies import Policy
 from distilrl.spaces import EnvRef
 from distilrl.starting import brought_back
-from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
+from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_together
 from distilrl.teachers.before import Called
 from distilrl.threads import one_thread, use_threads
 
@@ -324,7 +324,7 @@ def load_teachers(files: Sequence[TeacherFile], env: EnvRef, combine: Combine = 
     if not files:
         raise SpecError("There is no teacher: name its file.")
     info = describe_env(env)
-    teachers = [load_teacher(file).fitted(info) for file in files]
+    teachers = [teacher.fitted(info) for teacher in load_together(files)]
     if len(teachers) == 1:
         return teachers[0]
     states = play(teachers[0].policy, Play(env, epsilon=1.0, keep_states=512), seeds_from(ACCEPT_SEEDS, 8)).states

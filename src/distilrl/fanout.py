@@ -172,6 +172,8 @@ def _here(function: Callable[..., T], calls: Sequence[Call], watch: Watch) -> It
             future.set_result(function(*call.args, watch=watch))
         except SystemExit as error:  # somebody's code would end this program as if all were well
             future.set_exception(quit_by(error))
+        except BrokenPipeError:  # nobody reads what is told of any of them
+            raise
         except Exception as error:
             future.set_exception(error)
         yield number, future

@@ -20,6 +20,8 @@ from distilrl.networks import Network
 Start = Literal["new", "svd", "strongest"]
 POINTS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, ResidualBlock)
 """Modules whose outputs are paired by themselves; any other can be named."""
+TAPLESS = "give a teacher of PyTorch's modules, or take a recipe without features, as 'distil'"
+"""What is left to do with a graph of ONNX, or a function."""
 
 
 class Taps:
@@ -41,9 +43,9 @@ class Taps:
         modules = dict(network.named_modules())
         for path in paths:
             if path not in modules:
-                raise SpecError(
-                    f"There is no module '{path}' to tap: choose one of {', '.join(name for name in modules if name)}."
-                )
+                named = ", ".join(name for name in modules if name)
+                way = f"choose one of {named}" if named else TAPLESS
+                raise SpecError(f"There is no module '{path}' to tap: {way}.")
         self._modules = {path: modules[path] for path in paths}
         self._hooks: list[Any] = []
         self._seen: dict[str, Tensor] = {}
@@ -137,13 +139,12 @@ def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, wanted: Wanted) ->
         named = [tuple(item.split("=", 1)) for item in taps.split(",")]
         return cast("list[tuple[str, str]]", named)
     ours, theirs = points(student, obs), points(teacher, obs)
-    ways = "choose a student with one, such as mlp:8", "name the taps of the term as student.path=teacher.path"
+    names = "name the taps of the term as student.path=teacher.path, or take a recipe without features, as 'distil'"
+    within = any(True for _ in teacher.children())
+    ways = "choose a student with one, such as mlp:8", names if within else TAPLESS
     for name, found, way in zip(("student", "teacher"), (ours, theirs), ways, strict=True):
         if not found:
-            raise SpecError(
-                f"The {name} has no hidden layer that can be tapped: {way}, or take a recipe without features, "
-                "as 'distil'."
-            )
+            raise SpecError(f"The {name} has no hidden layer that can be tapped: {way}.")
     matched = []
     for rank in (3,) if wanted.maps else (3, 1):
         mine, other = ([path for path, shape in found.items() if len(shape) == rank] for found in (ours, theirs))

@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import traceback
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE, LIBRARY = Path(__file__).resolve().parent, Path(traceback.__file__).resolve().parent
@@ -34,9 +34,10 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def typed(words: Iterable[object], *, windows: bool = os.name == "nt") -> str:
-    """Words as somebody types them into a shell; Windows' takes no single quotes."""
-    texts = list(map(str, words))
+def typed(words: Sequence[object], *, windows: bool = os.name == "nt") -> str:
+    """Words as somebody types them into a shell, no path like an option; Windows' takes no single quotes."""
+    dashed = (isinstance(word, Path) and str(word).startswith("-") for word in words)
+    texts = [f".{os.sep}{word}" if dash else str(word) for word, dash in zip(words, dashed, strict=True)]
     return subprocess.list2cmdline(texts) if windows else shlex.join(texts)
 
 

@@ -114,7 +114,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a closed pipe can still be caught
         sys.stderr.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go()
         return 141
     except OSError as error:
         _drop_output(error)
@@ -126,9 +126,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _drop_output(error: OSError) -> None:
-    """Says that output cannot be written, if that can be said, and lets go what waits to be."""
+    """Says that output cannot be written, if that can be said, and lets go what waits."""
     with suppress(OSError):
         sys.stderr.write(f"error: output cannot be written ({error.strerror}): free the place that it goes to.\n")
+    _let_go()
+
+
+def _let_go() -> None:
+    """Lets go what waits to be written to a stream that takes nothing any more."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -287,9 +292,9 @@ def _way_on(name: str, command: Any) -> str:
     if not hasattr(command, "resume") or folder is None or not RunFolder(folder).config.is_file():
         return ""
     try:
-        words = ["distilrl", name, "--resume", str(folder), *trust_of(RunFolder(folder))]
+        words = ["distilrl", name, "--resume", folder, *trust_of(RunFolder(folder))]
     except DistilError:  # a damaged config.json is said when it is gone on with
-        words = ["distilrl", name, "--resume", str(folder)]
+        words = ["distilrl", name, "--resume", folder]
     if name == "plan" and command.resume is not None and "episodes" in getattr(command, "said", ()):
         words += ["--episodes", str(command.episodes)]  # else what left it undecided is all that is asked
     return f"; continue with: {typed(words)}"

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
 from distilrl import __version__
 from distilrl.errors import DistilError, SpecError
 from distilrl.files import write_text
+from distilrl.terminal import Terminal
 from distilrl.text import abridged, first_line
 
 LONGEST_ERROR = 4_000
@@ -26,7 +26,7 @@ def print_error(sentence: str) -> None:
     """What was wrong, in red, on standard error."""
     shown = escape(abridged(sentence, LONGEST_ERROR))
     try:
-        Console(stderr=True, emoji=False).print(f"[red]error:[/] {shown}", highlight=False, soft_wrap=True)
+        Terminal(stderr=True, emoji=False).print(f"[red]error:[/] {shown}", highlight=False, soft_wrap=True)
     except BrokenPipeError:
         raise
     except OSError:  # there is no place to say it; the exit code is left

@@ -40,6 +40,7 @@ from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
 from distilrl.plain import check_number, check_numbers
+from distilrl.recipes import TEACHERLESS
 from distilrl.results import Results
 from distilrl.runs import RESUMED, RunFolder
 from distilrl.series import distill_chain, distill_seeds
@@ -177,6 +178,11 @@ class Distill:
         shards = None  # settled once it is known how many environments there are
         if self.machine.collectors and not changes.get("round_steps"):
             shards = changes.pop("shards", None)
+        if self.recipe in TEACHERLESS:
+            raise SpecError(
+                f"--recipe {self.recipe} learns from reward alone, without the teacher: use distilrl train-teacher for "
+                "it, or a recipe that asks the teacher, as 'distil'."
+            )
         if ":" in self.recipe:  # whoever names a module here trusts it in this run's other processes too
             trust(self.recipe.partition(":")[0])
         config = make_config(self.recipe, tasks[0].env, **changes)

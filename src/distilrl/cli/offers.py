@@ -8,11 +8,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
 from rich.markup import escape
 from tyro.conf import Positional, arg
 
 from distilrl.errors import SpecError
+from distilrl.terminal import Terminal
 from distilrl.zoo import get, zoo
 
 
@@ -70,7 +70,7 @@ def _print_fields(rows: list[dict[str, Any]]) -> None:
     """Fields of use, on standard output: in each environment the teacher, the smallest student that kept within the
     margin or came nearest, its verdict with each training seed, and the best that needs no learning.
     """
-    out = Console()
+    out = Terminal()
     for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
         install = f'{page}, pip install "distilrl[{extra}]"'
         out.print(f"[bold]{escape(field)}[/]: {escape(install)}", soft_wrap=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import markup
-from rich.console import Console
 from rich.table import Table
 
 from distilrl.display import colored, console, counted, escape, returned
@@ -18,6 +17,7 @@ from distilrl.studies import Studies, with_interval
 from distilrl.studies import in_words as pair_in_words
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.sweep import COLUMNS, SweepRow, shown
+from distilrl.terminal import Terminal
 from distilrl.text import abridged, legible
 from distilrl.verdict import Verdict, difference_in_words, digits_of, in_words, margin_in_words, units_in_words
 
@@ -62,7 +62,7 @@ def print_facts(facts: dict[str, Any], play: PlayedTeacher | None = None) -> Non
 
 def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     """Names and values, on standard output; into a file or a pipe each on one line, whatever its length."""
-    out = Console(emoji=False)
+    out = Terminal(emoji=False)
     if not out.is_terminal:
         shown = [(abridged(name, 60), value) for name, value in rows]
         width = max(len(name) for name, _ in shown)
@@ -213,7 +213,7 @@ def print_studies(found: Studies) -> None:
         pairs.add_column(column, justify="left" if column == "pair" else "right", overflow="fold")
     for pair in found.pairs:
         pairs.add_row(escape(f"{pair.one}, {pair.other}"), *map(escape, pair_in_words(pair)))
-    out = Console(highlight=False)
+    out = Terminal(highlight=False)
     out.print(table)
     if found.pairs:
         out.print(pairs)

@@ -27,7 +27,7 @@ from distilrl.runs import RunFolder
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef
 from distilrl.summaries import read_results
-from distilrl.teachers import load_teacher
+from distilrl.teachers import TeacherFile, load_teacher, load_together
 from distilrl.teachers.vecnormalize import unused
 from distilrl.teaching import evaluate_against, evaluate_policy
 from distilrl.threads import use_threads
@@ -155,12 +155,15 @@ class Evaluate:
         ours = any((home / name).is_file() for name in POLICIES)
         family = self.teacher_file.teacher_member is not None
         told = self.against is None or (not ours and (not family or Path(self.policy).is_dir()))
-        policy = load_teacher(self.teacher_file.file(self.policy) if told else self.policy)
-        other = None
-        if self.against is not None:
-            other = load_teacher(self.against if told else self.teacher_file.file(self.against))
-            print_unused(unused(other))
-        print_unused(unused(policy))
+        file = self.teacher_file.file(self.policy if told else self.against or "")
+        files = {file.path: file}
+        for path in (self.policy, self.against):
+            if path is not None:  # what the files do not say of themselves may be so of both, what is around one is not
+                files.setdefault(path, TeacherFile(path).told(file.answers))
+        policies = dict(zip(files, load_together(list(files.values())), strict=True))
+        policy, other = policies[self.policy], None if self.against is None else policies[self.against]
+        for one in policies.values():
+            print_unused(unused(one))
         seen = _sees(self.policy)
         how = Play(
             self.around.ref(self.env),

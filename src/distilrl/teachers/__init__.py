@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from distilrl.errors import FileError, HostileError, SpecError
+from distilrl.errors import FileError, HostileError, SpecError, UnaskedError
 from distilrl.files import check_regular, digest
 from distilrl.isolation import isolated
 from distilrl.limits import MAX_BYTES
@@ -54,6 +55,28 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
                     "delete it."
                 ) from None
         raise
+
+
+def load_together(files: Sequence[TeacherFile]) -> list[Teacher]:
+    """Several teachers that were told of at once: each file is given the answers that it needs.
+
+    Raises:
+        DistilError: as `load_teacher`; of an answer that none of the files needs too.
+    """
+    teachers, unasked = [], []
+    for file in files:
+        refused: dict[str, UnaskedError] = {}
+        while True:
+            try:
+                teachers.append(load_teacher(file.told(dict.fromkeys(refused))))
+                break
+            except UnaskedError as error:
+                refused[error.answer] = error
+        unasked.append(refused)
+    for name, refusal in unasked[0].items():
+        if all(name in others for others in unasked):
+            raise refusal
+    return teachers
 
 
 def read_teacher(teacher: Teacher | str | Path) -> Teacher:
@@ -123,6 +146,8 @@ def _load_file(file: TeacherFile, path: Path) -> Teacher:
             magic = opened.read(len(LEGACY))
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+    if not size:
+        raise FileError(f"{path} is empty: bring it anew from where it comes from.")
     if size > MAX_BYTES:
         raise FileError(f"{path} is larger than a policy can be: give a file of the network's weights alone.")
     if path.suffix == ".onnx":
@@ -138,7 +163,7 @@ def _load_file(file: TeacherFile, path: Path) -> Teacher:
         return sb3.load(file)
     if path.suffix in (".cleanrl_model", ".msgpack") and magic[:1] in MSGPACK:
         raise FileError(f"{path} is of JAX (flax wrote it), whose networks are not read: export the policy to ONNX.")
-    if path.suffix in (".pt", ".pth", ".cleanrl_model", ".pkl", ".pickle"):
+    if magic.startswith(b"\x80") or path.suffix in (".pkl", ".pickle"):
         raise FileError(
             f"{path} is a bare pickle, which is not executed: save the network's state_dict with torch.save."
         )

@@ -280,6 +280,11 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
             raise FileError(f"{label} unpacks to more than a policy can need: save the network's state_dict alone.")
         script = any(name.endswith("constants.pkl") or "/code/" in name for name in members)
         name = next((name for name in members if name.endswith("/data.pkl") or name == "data.pkl"), "")
+        if not name and any(name.endswith("/archive_format") for name in members):
+            raise FileError(
+                f"{label} is a program of torch.export, which is not read: export the policy to ONNX or save its "
+                "state_dict; distilrl verify plays one of our own."
+            )
         if not name:
             raise FileError(
                 f"{label} is not a file of PyTorch: load it where it was made and save its state_dict again."

@@ -77,6 +77,10 @@ def load(file: TeacherFile) -> Teacher:
     if not (folder / "spec.json").is_file():
         if (folder / "config.json").is_file():
             raise RunFolder(folder).lacking("student")
+        if (folder / "export.json").is_file():
+            graph = folder / "policy.onnx"
+            way = f", {graph} is a policy like any other" if graph.is_file() else ""
+            raise FileError(f"{folder} is an export: distilrl verify {folder} replays and plays it{way}.")
         raise FileError(f"{folder} holds no policy: there is neither spec.json nor student/spec.json in it.")
     stored = load_network(folder)
     head = stored.head.to_json()

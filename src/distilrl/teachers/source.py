@@ -1,11 +1,12 @@
 """Where a teacher comes from, and what its file does not say of itself."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal, cast, get_args
 
-from distilrl.errors import SpecError
+from distilrl.errors import SpecError, UnaskedError
 from distilrl.heads import Kind, Squash
 from distilrl.limits import LARGEST_OBSERVATION
 from distilrl.plain import check_number, read_as
@@ -89,6 +90,10 @@ class TeacherFile:
         """What the user told about the file, by name: a file read with other answers is another teacher."""
         return {name: value for name in ANSWERS if (value := getattr(self, name)) is not None}
 
+    def told(self, answers: Mapping[str, Any]) -> "TeacherFile":
+        """The same file, of which these answers are told; None is none."""
+        return replace(self, **answers)
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TeacherFile":
         """Reads what `dataclasses.asdict` gave."""
@@ -98,10 +103,10 @@ class TeacherFile:
         """Refuses an answer that nobody asked.
 
         Raises:
-            SpecError: names it.
+            UnaskedError: names it.
         """
         for name in ANSWERS:
             if getattr(self, name) is not None and name not in known:
-                raise SpecError(
-                    f"'{name}' was given for the teacher {self.path}, which does not need it: leave it out."
+                raise UnaskedError(
+                    f"'{name}' was given for the teacher {self.path}, which does not need it: leave it out.", name
                 )
