@@ -277,9 +277,10 @@ def test_a_file_that_loses_gets_exit_code_1(linear, tmp_path, capsys):
     assert read_json(out / "results.json")["verdict"]["result"] == "fail"
     assert main(["export", str(out), "--to", "c"]) == 0
     capsys.readouterr()
-    assert main(["verify", str(out / "export" / "c")]) == 1
+    assert main(["verify", str(out / "export" / "c"), "--episodes", "7"]) == 1
     printed = capsys.readouterr()
     assert "verdict: fail" in printed.err
+    assert "--episodes 7: played as often as the teacher" in printed.err
     assert "against the student itself" in printed.out
 
 

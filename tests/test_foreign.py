@@ -586,6 +586,16 @@ def write_onnx(path, module, example, *, dynamic=True, names=("obs",), outputs=(
     return str(path)
 
 
+@pytest.mark.parametrize(("name", "refused"), [("probs", True), ("action_probabilities", True), ("log_probs", False)])
+def test_onnx_that_gives_probabilities_is_not_taken_for_action_values(tmp_path, name, refused):
+    path = write_onnx(tmp_path / "t.onnx", chain((4, 8, 2), nn.Tanh), torch.zeros(1, 4), outputs=(name,))
+    if refused:
+        with pytest.raises(FileError, match=f"gives probabilities \\('{name}'\\)"):
+            load_teacher(path)
+    assert load_teacher(TeacherFile(path, kind="q")).kind == "q"
+    assert refused or load_teacher(path).kind is None
+
+
 class Scaled(nn.Module):
     def __init__(self, network, divisor, last=False):
         super().__init__()

@@ -251,7 +251,9 @@ def test_the_command_writes_a_table_and_a_figure_and_overwrites_none(tmp_path, c
     assert "a\\|bad" in (out / "compare.md").read_text()
     assert read_json(out / "compare.json")["pairs"][0]["improvement"] == 0.0
     assert main(["compare", str(tmp_path / "runs"), "--out", str(out)]) == 2
-    assert "already holds" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "already holds" in printed.err
+    assert printed.out == "", "refused before the work"
     assert main(["compare", str(tmp_path / "runs" / "good"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["runs"] == 5
 

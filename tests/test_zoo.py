@@ -99,6 +99,12 @@ def test_a_file_of_the_users_stays(base, tmp_path):
     assert mine.read_text() == "mine"
 
 
+def test_all_that_are_asked_for_come_or_none(base, tmp_path, capsys):
+    assert main(["zoo", "get", SMALL, "nothing", "--out", str(tmp_path / "zoo")]) == 2
+    assert "There is no teacher 'nothing'" in capsys.readouterr().err
+    assert not (tmp_path / "zoo").exists()
+
+
 @pytest.mark.parametrize("theirs", [None, b"another"])
 def test_two_that_bring_it_at_once_do_not_hinder_each_other(base, tmp_path, monkeypatch, theirs):
     """The slower one was told that the zoo's file is another than the zoo's."""

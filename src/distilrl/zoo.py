@@ -57,6 +57,18 @@ def zoo() -> dict[str, ZooTeacher]:
     return {name: read_as(ZooTeacher, one, name) for name, one in json.loads(text).items()}
 
 
+def find(name: str) -> ZooTeacher:
+    """A teacher by its name.
+
+    Raises:
+        SpecError: there is none of that name; names those that there are.
+    """
+    known = zoo()
+    if name not in known:
+        raise SpecError(f"There is no teacher '{name}' in the zoo: use one of {', '.join(known)}.")
+    return known[name]
+
+
 def get(name: str, out: str | Path = "zoo") -> Path:
     """Brings a teacher into ``out/NAME``, each file checked against its SHA-256 before any is written.
 
@@ -72,11 +84,9 @@ def get(name: str, out: str | Path = "zoo") -> Path:
 
         load_teacher(get("pong-dqn"))  # zoo/pong-dqn
     """
-    known = zoo()
-    if name not in known:
-        raise SpecError(f"There is no teacher '{name}' in the zoo: use one of {', '.join(known)}.")
+    teacher = find(name)
     home, base = Path(out) / name, _base()
-    missing = {file: what for file, what in known[name].files.items() if not _is_there(home / file, what)}
+    missing = {file: what for file, what in teacher.files.items() if not _is_there(home / file, what)}
     found = {file: _read(base, name, file, what) for file, what in missing.items()}
     for file, data in found.items():
         try:

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from distilrl.errors import SpecError
 from distilrl.terminal import Terminal
-from distilrl.zoo import get, zoo
+from distilrl.zoo import find, get, zoo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,10 @@ class Zoo:
                     print(f"{name:26}{one.bytes / 1e6:4.1f} MB  {one.env}")
                 print("\nUse: distilrl zoo get NAME, then --teacher zoo/NAME. Its README.md says more.")
                 print("examples and benchmarks are modules of a checkout: run commands in its folder.")
-            case ("get", _, *_):
-                for name in self.words[1:]:
+            case ("get", *names) if names:
+                for name in names:  # all or none of them
+                    find(name)
+                for name in names:
                     print(get(name, self.out))
             case _:
                 raise SpecError(f"zoo {' '.join(self.words)}: write distilrl zoo, or distilrl zoo get NAME.")

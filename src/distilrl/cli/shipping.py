@@ -101,6 +101,8 @@ class Verify:
             if result.verdict is not None:
                 print_verdict(result.verdict, "file - teacher")
                 print_measures(result.measures, ("teacher", "file"))
+                if "episodes" in getattr(self, "said", ()) and self.episodes != result.episodes:
+                    console.print(f"--episodes {self.episodes}: played as often as the teacher, for the verdict")
             else:
                 console.print("no verdict: the export holds no returns of its teacher in this environment")
         return code_of(result.worst or "inconclusive")  # no verdict proves nothing

@@ -85,6 +85,8 @@ class Compare:
 
     def run(self) -> None:
         """Compares."""
+        if self.out is not None:  # before the work
+            RunFolder(self.out).check_free()
         found = compare(*self.runs)
         if self.json:
             print(json.dumps(found.to_json()))

@@ -315,7 +315,16 @@ def _load(file: TeacherFile) -> Teacher:
 
 
 def _kind(file: TeacherFile, output: str) -> Kind | None:
-    """What an output holds, by its name; None where only the environment can tell."""
+    """What an output holds, by its name; None where only the environment can tell.
+
+    Raises:
+        FileError: probabilities, from which the loss of logits and of action values is another one.
+    """
+    if "prob" in output and "log" not in output:
+        raise FileError(
+            f"{file.path} gives probabilities ('{output}'), by which no loss goes: export the graph up to its logits, "
+            "or say --kind q if they are action values after all."
+        )
     if output in ACTION_NAMES or file.squash:
         return "mean"
     return "logits" if "logit" in output else "q" if output in VALUE_NAMES else None
