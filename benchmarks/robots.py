@@ -1,16 +1,17 @@
 """Robots where the world is rougher than where they were distilled: returns and falls of teacher and student.
 
-    python benchmarks/robots.py [ROBOT ...]               # a line per robot and way, to results/robots/ROBOT.jsonl
+    python benchmarks/robots.py [ROBOT ...]     # a line per robot, way and seed, to results/robots/ROBOT.jsonl
     python benchmarks/robots.py table
 
 ROBOT is a row of field_rows/robots.py, whose page (docs/fields/robots.md) says where its teacher is; its students of
 `STUDENTS` are distilled into benchmarks/runs/robots, unless they lie there or in `KEPT`. 100 greedy episodes each, on
 the same seeds for both; pushes of 0.5 m/s (Unitree's: 1 m/s) every 50 to 150 steps, sliding friction within 30 % of its
 own, noise of 0.05 on each number of the observation (Unitree's: as its policies were trained with), actions one step
-late.
+late. --seeds N distils each student N times.
 """
 
 import functools
+import itertools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ import gymnasium
 import numpy as np
 import torch
 from field_rows.robots import FIELD
-from lines import RESULTS, fill, jobs_of, machine, made, run_or_go_on, there
+from lines import RESULTS, fill, jobs_of, machine, made, run_or_go_on, taken, there
 
 from distilrl import Play, Policy, TrainConfig, load_network, play, stats, trust
 from distilrl.evaluate import load_teachers, seeds_from
@@ -47,18 +48,20 @@ KEPT = {("Unitree G1", "mlp:28+gru:10@relu"): RESULTS / "boards" / "g1-2992"}
 """Run folders of students that ship with the results."""
 
 
-def distilled(robot: str, network: str) -> Path:
+def distilled(robot: str, network: str, seed: int) -> Path:
     """The run folder of a student, distilled where it is not there."""
-    row, run = FIELD.rows[robot], KEPT.get((robot, network), RUNS / f"{robot}, {network}".replace(" ", "-"))
+    row, run = FIELD.rows[robot], RUNS / f"{robot}, {network}, {seed}".replace(" ", "-")
+    run = run if seed else KEPT.get((robot, network), run)
     if not (run / "results.json").exists():
         words = ["distill", "--teacher", row.teacher, "--env", row.env, "--student", network, "--threads", "1"]
-        run_or_go_on([*words, "--out", str(run), *shlex.split(f"{row.options} {row.training}")], run)
+        words += ["--seed", str(seed), "--out", str(run)]
+        run_or_go_on([*words, *shlex.split(f"{row.options} {row.training}")], run)
     return run
 
 
-def line(robot: str, way: str, network: str) -> dict[str, Any]:
+def line(robot: str, way: str, network: str, seed: int) -> dict[str, Any]:
     """Both in one world."""
-    run = distilled(robot, network)
+    run = distilled(robot, network, seed)
     config = TrainConfig.from_json(read_json(run / "config.json")["train"])
     trust(*config.env.modules)
     plain = {key: value for key, value in config.env.kwargs.items() if key not in ("push", "noise")}
@@ -80,35 +83,45 @@ def line(robot: str, way: str, network: str) -> dict[str, Any]:
     return {"params": student.network.spec.params, **found, **off}
 
 
-def run(robots: Sequence[str], jobs: int) -> None:
+def run(robots: Sequence[str], seeds: int, jobs: int) -> None:
     for robot in robots:
-        ways = UNITREE if "Unitree" in robot else ROUGH
-        keys = [{"way": way, "network": network} for network in STUDENTS[robot] for way in ways]
-        for network in STUDENTS[robot]:  # before its lines, which are made side by side
-            if any(not there(OUT / f"{robot}.jsonl", key) for key in keys if key["network"] == network):
-                distilled(robot, network)
-        fill(OUT / f"{robot}.jsonl", functools.partial(line, robot), keys, jobs)
+        ways, path = UNITREE if "Unitree" in robot else ROUGH, OUT / f"{robot}.jsonl"
+        for seed, network in itertools.product(range(seeds), STUDENTS[robot]):
+            keys = [{"way": way, "network": network, "seed": seed} for way in ways]
+            if not all(there(path, key) for key in keys):  # before its lines, which are made side by side
+                distilled(robot, network, seed)
+            fill(path, functools.partial(line, robot), keys, jobs)
 
 
 def table(chinese: bool = False) -> list[tuple[str, ...]]:
-    """A row for each robot, student and way; falls, and in brackets how many an hour."""
+    """A row for each robot, student and way: returns with their intervals, or those of each seed; falls, and in
+    brackets how many an hour. The difference of several seeds is their mean, with the interval of Student's t.
+    """
     rows = []
     for robot in STUDENTS:
+        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for one in made(OUT / f"{robot}.jsonl"):
-            sides = [one["teacher"], one["student"]]
-            returns = (f"{side['return']:,.0f} [{side['ci95'][0]:,.0f}, {side['ci95'][1]:,.0f}]" for side in sides)
-            rates = [side["falls"] / side["hours"] for side in sides]
-            falls = (
-                f"{side['falls']} ({rate:,.{0 if rate >= 10 else 1}f})" for side, rate in zip(sides, rates, strict=True)
-            )
-            way = IN_CHINESE[one["way"]] if chinese else one["way"]
-            off = (
-                "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(one["difference"], *one["difference_ci95"])
-                if "difference" in one
-                else "-"
-            )
-            rows.append((robot, f"`{one['network']}`", way, *returns, off, *falls))
+            groups.setdefault((one["network"], one["way"]), []).append(one)
+        for (network, way), ones in groups.items():
+            first, students = ones[0], [one["student"] for one in ones]
+            shown = ", ".join(f"{one['return']:,.0f}" for one in students) if len(ones) > 1 else _interval(students[0])
+            off = "-"
+            if all("difference" in one for one in ones):
+                differences = [one["difference"] for one in ones]
+                ends = first["difference_ci95"] if len(ones) == 1 else stats.t_interval(differences)
+                off = "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(stats.mean(differences), *ends)
+            world, falls = IN_CHINESE[way] if chinese else way, (_falls([first["teacher"]]), _falls(students))
+            rows.append((robot, f"`{network}`", world, _interval(first["teacher"]), shown, off, *falls))
     return rows
+
+
+def _interval(side: dict[str, Any]) -> str:
+    return f"{side['return']:,.0f} [{side['ci95'][0]:,.0f}, {side['ci95'][1]:,.0f}]"
+
+
+def _falls(sides: list[dict[str, Any]]) -> str:
+    rate = sum(side["falls"] for side in sides) / sum(side["hours"] for side in sides)
+    return f"{', '.join(str(side['falls']) for side in sides)} ({rate:,.{0 if rate >= 10 else 1}f})"
 
 
 if __name__ == "__main__":
@@ -118,5 +131,5 @@ if __name__ == "__main__":
             print(" | ".join(row))
     else:
         machine(OUT, "mujoco")
-        jobs = jobs_of(sys.argv)
-        run(sys.argv[1:] or list(STUDENTS), jobs)
+        seeds, jobs = int(taken(sys.argv, "--seeds", "1")), jobs_of(sys.argv)
+        run(sys.argv[1:] or list(STUDENTS), seeds, jobs)
