@@ -65,6 +65,21 @@ def test_the_cue_is_what_stands_in_the_first_room():
     assert len(starts) == 56
 
 
+def test_a_maze_as_a_picture_shows_what_the_view_does():
+    env = gymnasium.make(needs("Memory"), picture=True)
+    from examples.games.grids import PICTURED
+
+    obs, _ = env.reset(seed=3)
+    for _ in range(3):
+        view = obs["view"].reshape(7, 7, 3)
+        assert obs["picture"].shape == (4, 7, 7)
+        for channel, kind in zip(obs["picture"], PICTURED, strict=True):
+            np.testing.assert_array_equal(channel > 0, view[..., 0] == kind)
+        obs, *_ = env.step(1)
+    info = describe_env(EnvRef("games/Memory-v0", {"picture": True})).obs
+    assert (info.shape, info.image) == ((148 + 4 * 49,), (4, 7, 7))
+
+
 def test_a_screen_in_colour_of_any_size():
     info = describe_env(EnvRef(needs("Doom"), resize=(45, 60)))
     assert (info.obs.shape, info.obs.dtype, info.action.nvec) == ((3, 45, 60), "uint8", (4,))

@@ -806,6 +806,10 @@ def test_numbers_are_hidden_by_their_names():
     assert obs.places("pos[1]") == (1,)
     assert obs.places("pos[1:]") == (1, 2) == obs.places("pos[1:3]")
     assert obs.places("pos[:2]") == (0, 1)
+    assert obs.in_ranges([4, 0, 2, 3]) == ["pos[0]", "pos[2]", "vel"]
+    for number in range(1, 2**6):
+        wanted = tuple(place for place in range(6) if number >> place & 1)
+        assert tuple(place for text in obs.in_ranges(wanted) for place in obs.places(text)) == wanted
     for wrong in ("speed", "pos[3]", "vel[2:]", "pos[", ""):
         with pytest.raises(SpecError, match=r"names no number.*pos\[0:3\], vel\[0:2\], mode\[0:1\]"):
             obs.places(wrong)

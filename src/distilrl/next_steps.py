@@ -325,8 +325,8 @@ def _seen_words(folder: RunFolder, env: EnvRef) -> Words:
     """What a run's student saw otherwise than its teacher, as options."""
     student = _student(folder)
     hidden = student.get("hidden_features", ())
-    names = describe_env(env).obs.names if hidden else ()
-    words: Words = [word for place in hidden for word in ("--hide", names[place])]
+    texts = describe_env(env).obs.in_ranges(hidden) if hidden else ()
+    words: Words = [word for text in texts for word in ("--hide", text)]
     if noise := student.get("noise"):
         words += ["--student-noise", ",".join(f"{one:g}" for one in noise)]
     words += [word for name in SENSORS[1:] if student.get(name) for word in (f"--student-{name}", str(student[name]))]

@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -85,6 +87,25 @@ class ObsSpec:
             parts = ", ".join(f"{part}[0:{size}]" for part, size in sizes.items())
             raise SpecError(f"'{text}' names no number of these observations: they have {parts or 'an image alone'}.")
         return tuple(own)
+
+    def in_ranges(self, places: Sequence[int]) -> list[str]:
+        """The fewest texts that `places` reads as these numbers of a vector.
+
+        Example::
+
+            describe_env("CartPole-v1").obs.in_ranges([1, 2, 3])  # ["obs[1:4]"]
+        """
+        parts: dict[str, list[bool]] = {}
+        for place, known in enumerate(self.names):
+            parts.setdefault(known.rpartition("[")[0], []).append(place in places)
+        texts = []
+        for part, wanted in parts.items():
+            for named, run in groupby(enumerate(wanted), itemgetter(1)):
+                if named:
+                    at = [number for number, _ in run]
+                    few = f"[{at[0]}:{at[-1] + 1}]" if len(at) > 1 else f"[{at[0]}]"
+                    texts.append(part if len(at) == len(wanted) else part + few)
+        return texts
 
     @property
     def short_names(self) -> tuple[str, ...]:
