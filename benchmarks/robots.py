@@ -105,10 +105,8 @@ def table(chinese: bool = False) -> list[tuple[str, ...]]:
         for (network, way), ones in groups.items():
             first, students = ones[0], [one["student"] for one in ones]
             shown = ", ".join(f"{one['return']:,.0f}" for one in students) if len(ones) > 1 else _interval(students[0])
-            off = "-"
-            if all("difference" in one for one in ones):
-                differences = [one["difference"] for one in ones]
-                ends = first["difference_ci95"] if len(ones) == 1 else stats.t_interval(differences)
+            differences, off = [one["student"]["return"] - one["teacher"]["return"] for one in ones], "-"
+            if ends := stats.t_interval(differences) if len(ones) > 1 else first.get("difference_ci95"):
                 off = "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(stats.mean(differences), *ends)
             world, falls = IN_CHINESE[way] if chinese else way, (_falls([first["teacher"]]), _falls(students))
             rows.append((robot, f"`{network}`", world, _interval(first["teacher"]), shown, off, *falls))

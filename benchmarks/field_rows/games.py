@@ -36,6 +36,13 @@ ROWS = {
     "MiniGrid Memory": Row(
         ENV.format("Memory"), "zoo/memory-dqn", ("gru:16", "mlp:16,16"), FEW, "--hide cue --steps 12000"
     ),
+    "MiniGrid Memory, a picture": Row(
+        ENV.format("Memory"),
+        "zoo/memory-dqn",
+        ("cnn:8k3s1:16+gru:16", "cnn:8k3s1:16"),
+        f"{FEW} --env-kwargs '{{\"picture\": true}}' --teacher-reads cue --teacher-reads view",
+        "--hide cue --hide view --steps 48000",
+    ),
     "ViZDoom basic": Row(
         ENV.format("Doom"),
         "zoo/doom-ppo",
