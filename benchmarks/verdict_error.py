@@ -97,15 +97,25 @@ CLUSTERS = (
     ("10 times in 3 % by chance, which alone lose", 150),
     ("15 times in 2 % by chance, which alone lose", 200),
     ("15 times in 2 % by chance, which alone lose", 300),
+    ("2 times in 5 % by chance, which alone lose, margin 7 %", 70),
+    ("3 times in 3 % by chance, which alone lose, margin 7.5 %", 80),
+    ("5 times in 1 % by chance, which alone lose, margin 4.8 %", 150),
 )
-"""How large clusters are, and how many; each loses all or nothing, and the margin is a tenth of the span."""
+"""How large clusters are, and how many; each loses all or nothing, and the margin is a tenth of the span where the case
+says no other.
+"""
 SEEDS = ((5, 0.0), (5, 6.0), (5, 12.0), (10, 0.0), (10, 12.0))
 """Training seeds, and how much they differ (standard deviation)."""
 OF_SEED = (50, 100, 300)
 """Episodes of each of them."""
 EXACT = ("normal", "exponential")
 """How much the seeds lose where every start is played."""
-LONG = (("exponential", 300), ("one seed in twenty loses all", 300))
+LONG = (
+    ("exponential", 300),
+    ("one seed in twenty loses all", 300),
+    ("one seed in three loses three times the margin", 300),
+    ("one seed in five loses five times the margin", 300),
+)
 """How much five seeds lose, in each episode alike, and episodes of a look."""
 
 
@@ -163,12 +173,17 @@ def clusters(case: str, count: int, loss: float, source: Source) -> tuple[bool, 
         share = np.where(large, loss / SPAN * sizes.sum() / sizes[large].sum(), 0.0)
     lost = np.where(source.random(count) < share, -SPAN, 0.0)
     labels = np.repeat(np.arange(count), sizes)
-    seen, margin = lost[labels], 0.1 * SPAN
+    seen, margin = lost[labels], margin_of(case)
     apart, now = (
         non_inferiority(seen, np.zeros(len(seen)), margin, drawn(), span=SPAN, clusters=units).holds
         for units in (None, labels)
     )
     return apart, now
+
+
+def margin_of(case: str) -> float:
+    """Of a case of clusters."""
+    return float(case.rpartition("margin ")[2].split()[0]) / 100 * SPAN if "margin" in case else 0.1 * SPAN
 
 
 def over_seeds(seeds: int, episodes: int, spread: float, loss: float, source: Source) -> tuple[bool, bool]:
@@ -183,8 +198,9 @@ def alike(case: str, episodes: int, loss: float, source: Source, *, exact: bool)
     """A study over five seeds that lose in each episode alike, and differ by half the loss, or lose exponentially much,
     or all now and then; of a game of which every start is played, or a sample.
     """
-    if case == "one seed in twenty loses all":
-        lost = -20.0 * loss * (source.random(5) < 0.05)
+    if case.startswith("one seed in"):
+        one_in = {"three": 3, "five": 5, "twenty": 20}[case.split()[3]]
+        lost = -one_in * loss * (source.random(5) < 1 / one_in)
     else:
         lost = -loss * (source.exponential(1.0, 5) if case == "exponential" else source.normal(1.0, 0.5, 5))
     table = np.repeat(lost[:, None], episodes, axis=1)
@@ -208,7 +224,7 @@ def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
         elif kind == "starts":
             runs = [starts(episodes, played(case), share * 0.05 * 41.0, source) for _ in range(RUNS)]
         elif kind == "clusters":
-            runs = [clusters(case, episodes, share * 0.1 * SPAN, source) for _ in range(RUNS)]
+            runs = [clusters(case, episodes, share * margin_of(case), source) for _ in range(RUNS)]
         elif kind in ("exact", "long"):
             each = STARTS[100][-1] if kind == "exact" else episodes
             runs = [alike(case, each, share * MARGIN, source, exact=kind == "exact") for _ in range(RUNS)]

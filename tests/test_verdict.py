@@ -158,6 +158,24 @@ def test_what_is_no_comparison_gets_no_verdict(given, words):
         non_inferiority(told.pop("student"), told.pop("teacher"), told.pop("margin"), rng(), **told)
 
 
+@pytest.mark.parametrize("margin", [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.9, 1.1, 1.3])
+def test_an_exact_loss_of_the_margin_is_none_of_less_however_it_was_rounded(margin):
+    """Of every other margin it was within the margin."""
+    twenty = np.full(30, 20.0)
+    assert exact_verdict(twenty, twenty + margin, margin, clusters=range(30)).result == "fail"
+    assert exact_verdict(twenty - margin, twenty, margin, clusters=range(30)).result == "fail"
+    assert exact_verdict(twenty, twenty + 0.999 * margin, margin, clusters=range(30)).result == "within_margin"
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 7.0, 1e4])
+def test_over_seeds_an_end_that_is_the_margin_is_undecided(scale):
+    """Of 97 episodes it passed."""
+    for episodes in (90, 97, 100, 108):
+        table, margin = np.zeros((5, episodes)), 4 * scale / (episodes + 1)
+        found = verdict_over_seeds(table, margin, np.random.default_rng(0), span=scale, distinct=episodes)
+        assert found.result == "inconclusive" or found.interval[0] > -margin * (1 - 1e-9)
+
+
 def test_an_exact_verdict_and_one_over_seeds_are_held_to_the_same():
     with pytest.raises(SpecError, match="give one of each for every episode"):
         exact_verdict([21.0], [20.0, 21.0], 2.0, clusters=[0, 1])

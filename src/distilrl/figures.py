@@ -320,7 +320,8 @@ def studies(found: Studies) -> bytes:
             middles.plot(row.iqm_ci95, [number] * 2, color=color, linewidth=6, alpha=0.4, solid_capstyle="butt")
         middles.plot(row.iqm, number, "|", color=color, markersize=16, markeredgewidth=2)
         lines += profiles.plot(found.at, row.profile, color=color, linestyle=line, drawstyle="steps-post")
-        profiles.fill_between(found.at, row.profile_low, row.profile_high, step="post", color=color, alpha=0.12)
+        if row.profile_low:
+            profiles.fill_between(found.at, row.profile_low, row.profile_high, step="post", color=color, alpha=0.12)
     middles.set(title="interquartile mean", xlabel="score (0 random play, 1 the teacher)")
     _rows(middles, [_end(row.name, 24) for row in rows])
     profiles.set(title="performance profile", xlabel="score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))

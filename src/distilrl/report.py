@@ -45,6 +45,12 @@ SENTENCES = {
     "fail": "The student falls short of the teacher.",
     "inconclusive": "Not enough evidence either way.",
 }
+OF_A_KIND = SENTENCES | {
+    "pass": "Students of this kind keep the score in the mean.",
+    "within_margin": "Students of this kind are worse in the mean, by less than the margin.",
+    "fail": "Students of this kind fall short of the teacher in the mean.",
+}
+"""Of a study over training seeds, of which single students may do otherwise."""
 KINDS = {PlanResults: "plan", SeedsResults: "seeds", TasksResults: "tasks", Results: "distil", TeacherResults: "train"}
 COMMANDS = {"teacher": "train-teacher", "tree": "tree", "plan": "plan"}
 """Command that makes a folder of a kind; the others are made by distill."""
@@ -137,7 +143,7 @@ def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, An
         chart = figures.frontier(results)
         return parts | {"charts": [chart] if chart else []}
     if not isinstance(results, TeacherResults):
-        parts["sentence"] = SENTENCES[results.verdict.result]
+        parts["sentence"] = (OF_A_KIND if isinstance(results, SeedsResults) else SENTENCES)[results.verdict.result]
     if isinstance(results, SeedsResults):
         return parts | {"charts": [figures.seeds(results)]}
     if isinstance(results, TasksResults):

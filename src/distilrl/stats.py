@@ -253,15 +253,23 @@ def aggregate_iqm(
 
 def performance_profile(
     tasks: Sequence[ArrayLike], at: ArrayLike, rng: np.random.Generator, resamples: int = 2000
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array | None]:
     """Share of the runs whose score is above each of some values (T,), tasks counting alike, with its pointwise 95 %
-    band: three arrays (T,).
+    band (2, T), None where a task has a single run.
+
+    Of two intervals the ends that reach further: Wilson's, which has a width also where all runs are above a value or
+    none is, of as many runs as have the variance of the mean over tasks (of one share, which is no narrower than of
+    tasks that differ), and the stratified percentile bootstrap's.
     """
     scores, values = [np.asarray(task, dtype=np.float64) for task in tasks], np.asarray(at, dtype=np.float64)
     share = np.mean([(task[:, None] > values).mean(axis=0) for task in scores], axis=0)
     drawn = np.mean([(table[:, :, None] > values).mean(axis=1) for table in redrawn(scores, rng, resamples)], axis=0)
+    if min(len(task) for task in scores) < 2:
+        return share, None
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return share, low, high
+    count = len(scores) ** 2 / sum(1 / len(task) for task in scores)
+    wilson = np.array([share_interval(float(one), count) for one in share]).T
+    return share, np.stack([np.minimum(low, wilson[0]), np.maximum(high, wilson[1])])
 
 
 def improvement(
@@ -273,8 +281,8 @@ def improvement(
     Of two intervals the ends that reach further. A score interval (Newcombe 2006, Statistics in Medicine 25, method 5)
     holds every probability of which what was seen is within 1.96 standard deviations, the deviation being that under
     the probability, so that it has a width also where each run of one is above all of the other; of several tasks it is
-    that of tasks of one probability, which is no narrower than of tasks that differ. It supposes scores whose spread is
-    of one shape; the stratified percentile bootstrap does not, and is too narrow of few runs.
+    that of tasks of one probability, which is hardly narrower than of tasks that differ. It supposes scores whose
+    spread is of one shape; the stratified percentile bootstrap does not, and is too narrow of few runs.
 
     Args:
         one: for each task the scores of its runs, (S,).

@@ -58,7 +58,7 @@ class StudyRow(Record):
     profile: tuple[float, ...]
     """Share of the runs whose score is above each of `Studies.at`."""
     profile_low: tuple[float, ...]
-    """Lower ends of the profile's 95 % band."""
+    """Lower ends of the profile's 95 % band; none where an environment has a single run."""
     profile_high: tuple[float, ...]
     """Upper ends of it."""
 
@@ -373,7 +373,8 @@ def _row(
     """What is told of one study."""
     runs = [run.results for of_env in by_env for run in of_env]
     middle, ends = stats.aggregate_iqm(scores, rng)
-    share, low, high = stats.performance_profile(scores, at, rng)
+    share, band = stats.performance_profile(scores, at, rng)
+    low, high = band.tolist() if band is not None else ((), ())
     everything = np.concatenate(list(scores))
     return StudyRow(
         name=name,
@@ -388,8 +389,8 @@ def _row(
         passed=sum(run.holds for run in runs),
         train_s=stats.mean([run.train_s for run in runs]),
         profile=tuple(share.tolist()),
-        profile_low=tuple(low.tolist()),
-        profile_high=tuple(high.tolist()),
+        profile_low=tuple(low),
+        profile_high=tuple(high),
     )
 
 

@@ -186,7 +186,10 @@ def exact_verdict(student: ArrayLike, teacher: ArrayLike, margin: float, *, clus
     _check_labels(clusters, differences)
     difference = float(differences.mean())
     interval = (difference, difference)
-    return Verdict(decide(interval, margin), margin, difference, interval, 1.0, _distinct(clusters))
+    # a loss of the margin is none of less, whichever way the returns' difference was rounded
+    tied = abs(difference + margin) <= OUTWARD * max(margin, np.abs(student).max(), np.abs(teacher).max())
+    result = "fail" if tied else decide(interval, margin)
+    return Verdict(result, margin, difference, interval, 1.0, _distinct(clusters))
 
 
 def non_inferiority(
@@ -438,7 +441,9 @@ def verdict_over_seeds(
     reason = "" if exact else too_few(distinct, units_in_words(cluster), effective(sizes))
     if seeds < MIN_SEEDS:
         reason = f"{seeds} students were trained, and a verdict on their kind needs {MIN_SEEDS}"
-    result = "inconclusive" if reason else decide(interval, margin)
+    outward = OUTWARD * max(span, np.abs(differences).max())
+    outer = interval[0] - outward, interval[1] + outward
+    result = "inconclusive" if reason else decide(outer, margin)
     return Verdict(result, margin, float(off.mean()), interval, 0.95, distinct, reason, cluster=cluster)
 
 
