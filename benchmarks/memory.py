@@ -151,8 +151,8 @@ TASKS = {
         verdict={"members": [100, 1100]}, rivals=("randomised",),
     ),
     "hoppers-300k": Task(
-        "examples.family:Hoppers-v0", "zoo/hoppers-trpo/trpo.zip", 300_000, (), "physics", ("mlp:24+gru:12",),
-        verdict={"members": [100, 200]},
+        "examples.family:Hoppers-v0", "zoo/hoppers-trpo/trpo.zip", 300_000, (), "physics",
+        ("mlp:32,32", "mlp:24,16@history=4", "mlp:24+gru:12"), verdict={"members": [100, 1100]},
     ),
     "quadrotors": Task(
         "examples.family:Quadrotors-v0", "zoo/quadrotors-ppo/ppo.zip", 200_000, ("mlp:32,32",), "physics",
